@@ -1,0 +1,42 @@
+# `make demo` and `make test` are all a newcomer needs; both make the environment first if it is not there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SECONDS_RUN ?= 60
+
+.PHONY: help install demo test lint types layers check bench clean
+
+help:            ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"xbat_live needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; try: make PYTHON=python3.12 demo")'
+	$(PYTHON) -m venv $(VENV)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed   ## make .venv and install the project with its tools
+
+demo: install    ## simulated beamline, Tiled and a dose-aware operando run (about two minutes)
+	$(BIN)/xbat demo --seconds $(SECONDS_RUN)
+
+test: install    ## all tests
+	$(BIN)/python -m pytest
+
+lint: install    ## style
+	$(BIN)/ruff check xbat_live tests benchmarks
+	$(BIN)/ruff format --check xbat_live tests benchmarks
+
+types: install   ## type checker
+	$(BIN)/mypy
+
+layers: install  ## the architecture as a test
+	$(BIN)/lint-imports
+
+check: lint types layers test   ## everything that has to hold before a change lands
+
+bench: install   ## benchmarks; prints figures beside a reference of the same run
+	for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+clean:           ## remove what the project made
+	rm -rf $(VENV) build dist *.egg-info xbat-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,59 @@
+"""The potentiostat's protocol, run in parallel with the frames: looked after between points, never waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import bluesky.plan_stubs as bps
+from bluesky.utils import MsgGenerator
+
+from xbat_live.devices import Potentiostat, PotentiostatStep
+
+
+@dataclass(frozen=True)
+class TimedStep:
+    """A step and how long it may last at most, s; None leaves its end to the cut-off voltages."""
+
+    step: PotentiostatStep
+    duration_s: float | None = None
+
+
+@dataclass
+class Cycling:
+    """Progress through the steps."""
+
+    steps: Sequence[TimedStep]
+    index: int = -1
+    started_s: float = 0.0
+
+    @property
+    def running(self) -> bool:
+        """True while a step is under way."""
+        return 0 <= self.index < len(self.steps)
+
+
+def advance(cycling: Cycling, potentiostat: Potentiostat) -> MsgGenerator[str | None]:
+    """Start the next step when the present one has ended.
+
+    Returns
+    -------
+    str or None
+        What was started, for the decision record.
+    """
+    if cycling.index >= len(cycling.steps):
+        return None
+    if cycling.running:
+        timed = cycling.steps[cycling.index]
+        over = timed.duration_s is not None and time.monotonic() - cycling.started_s >= timed.duration_s
+        if not over and (yield from bps.rd(potentiostat.status)) != "Done":
+            return None
+    cycling.index += 1
+    if cycling.index >= len(cycling.steps):
+        yield from potentiostat.rest_plan() if hasattr(potentiostat, "rest_plan") else bps.null()
+        return "protocol finished, cell at open circuit"
+    cycling.started_s = time.monotonic()
+    step = cycling.steps[cycling.index].step
+    yield from bps.abs_set(potentiostat, step, wait=True)
+    return f"potentiostat step {cycling.index + 1} of {len(cycling.steps)}: {step}"

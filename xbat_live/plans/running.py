@@ -1,0 +1,111 @@
+"""The run around a series: stage, open the run, darks, the points on their clock, and the shutter closed on every way out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.protocols import Readable
+from bluesky.utils import MsgGenerator
+
+from xbat_live.plans.cycling import Cycling, TimedStep, advance
+from xbat_live.plans.guard import close_shutter
+from xbat_live.plans.series import NoFreshSpot, Series, SeriesSummary, decide
+from xbat_live.plans.stubs import DARK, FLAT, PRIMARY, event_devices, take_darks
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When the points of a series are due.
+
+    Attributes
+    ----------
+    n_points
+        Number of points.
+    period_s
+        From the start of one point to the start of the next, s; a point that takes longer delays the next one.
+    duration_s
+        No point starts after this time, s; None for no end but `n_points`.
+    """
+
+    n_points: int
+    period_s: float
+    duration_s: float | None = None
+
+
+def run_series(
+    series: Series,
+    point: Callable[[int], MsgGenerator[None]],
+    *,
+    clock: Clock,
+    title: str,
+    n_darks: int,
+    protocol: Sequence[TimedStep],
+    metadata: dict[str, Any],
+) -> MsgGenerator[SeriesSummary]:
+    """Run `point(index)` for every point of the clock as one run, with the potentiostat's protocol beside it.
+
+    Parameters
+    ----------
+    point
+        Measures one point; the streams are declared and the camera is staged by then.
+    title
+        For the decision record that starts the series.
+    n_darks
+        Frames with the shutter closed, taken first.
+    """
+    beamline, cycling = series.beamline, Cycling(protocol)
+
+    def cycle_cell() -> MsgGenerator[None]:
+        if started := (yield from advance(cycling, beamline.potentiostat)):
+            yield from decide(series, "potentiostat", started)
+
+    def points() -> MsgGenerator[tuple[int, str]]:
+        start_s = time.monotonic()
+        for index in range(clock.n_points):
+            due_s = start_s + index * clock.period_s
+            if clock.duration_s is not None and max(due_s, time.monotonic()) - start_s > clock.duration_s:
+                return index, "time is up"
+            yield from bps.checkpoint()
+            yield from bps.sleep(max(due_s - time.monotonic(), 0.0))
+            series.records.point.fill(index=index, spot=series.spot)
+            yield from cycle_cell()
+            try:
+                yield from point(index)
+            except NoFreshSpot as halt:
+                return index, str(halt)
+        return clock.n_points, "completed"
+
+    def leave() -> MsgGenerator[None]:
+        yield from close_shutter(beamline)
+        if cycling.running:
+            yield from bps.stop(beamline.potentiostat)
+
+    @bpp.finalize_decorator(leave)
+    @bpp.stage_decorator([beamline.camera, beamline.shutter])
+    @bpp.run_decorator(md=metadata)
+    def inner() -> MsgGenerator[SeriesSummary]:
+        yield from close_shutter(beamline)
+        yield from declare_streams(series)
+        yield from bps.abs_set(beamline.camera.cam.acquire_time, series.exposure_s, wait=True)
+        yield from decide(series, "start", title, threshold=series.guard.lowest_limit_gy)
+        yield from take_darks(beamline, series.records.point, n=n_darks)
+        done, outcome = yield from points()
+        yield from decide(series, "end", outcome)
+        return SeriesSummary(done, series.frames, series.rejected, series.relocations, series.corrections, outcome)
+
+    return (yield from inner())
+
+
+def declare_streams(series: Series) -> MsgGenerator[None]:
+    """Declare all streams of a series up front, so that even a run without flats or rejections has them."""
+    devices: tuple[Readable, ...] = event_devices(series.beamline, series.records.point)
+    for name in (FLAT, DARK):
+        yield from bps.declare_stream(*devices, name=name)
+    yield from bps.declare_stream(*devices, *series.readables, name=PRIMARY)
+    yield from bps.declare_stream(series.records.analysis, name="analysis")
+    yield from bps.declare_stream(series.records.decision, name="decision")

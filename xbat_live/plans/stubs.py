@@ -1,0 +1,145 @@
+"""Plan stubs of a TXM beamline: one exposure with its Event, flats, darks, moving to a spot. They open no run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import bluesky.plan_stubs as bps
+from bluesky.protocols import Readable
+from bluesky.utils import MsgGenerator
+
+from xbat_live.devices import PointRecord, TxmBeamline
+from xbat_live.plans.guard import Delivery, DoseGuard, close_shutter, guarded_exposure
+
+FLAT, DARK, PRIMARY = "flat", "dark", "primary"
+_FRAME_TYPE = {PRIMARY: "Normal", FLAT: "FlatField", DARK: "Background"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an exposure is meant to be.
+
+    Attributes
+    ----------
+    field
+        Label of the field of view; frames of one label and spot are registered against one another.
+    spot
+        Number of the spot on the sample, from 0.
+    x_um, y_um
+        Stage position, um.
+    """
+
+    field: str
+    spot: int
+    x_um: float
+    y_um: float
+
+
+def expose(
+    beamline: TxmBeamline,
+    guard: DoseGuard,
+    point: PointRecord,
+    *,
+    exposure_s: float,
+    readables: Sequence[Readable] = (),
+    stream: str = PRIMARY,
+) -> MsgGenerator[Delivery]:
+    """Take one frame under the dose guard and save its Event in `stream`.
+
+    Parameters
+    ----------
+    point
+        What the frame is (spot, field, attempt); its dose fields are filled here.
+    exposure_s
+        Exposure time, already set at the camera, s.
+    readables
+        Read into the same Event, beside camera, point, stage, energy, I0 and ring.
+
+    Raises
+    ------
+    DoseRefused
+        Before the shutter moves.
+    """
+    yield from _set_frame_type(beamline, stream)
+    label = f"{stream} {point.field.get()} spot {point.spot.get()}"
+    delivery = yield from guarded_exposure(beamline, guard, exposure_s=exposure_s, label=label)
+    settlement = delivery.settlement
+    point.fill(open_time_s=delivery.open_time_s, dose_delivered_gy=settlement.delivered_gy, dose_gy=settlement.peak_total_gy)
+    yield from save_event(beamline, point, readables, stream=stream)
+    return delivery
+
+
+def save_event(beamline: TxmBeamline, point: PointRecord, readables: Sequence[Readable], *, stream: str) -> MsgGenerator[None]:
+    """Save what the devices hold now as one Event of `stream`."""
+    yield from bps.create(name=stream)
+    for device in (*event_devices(beamline, point), *readables):
+        yield from bps.read(device)
+    yield from bps.save()
+
+
+def event_devices(beamline: TxmBeamline, point: PointRecord) -> tuple[Readable, ...]:
+    """Return the devices read in every Event with a frame."""
+    return (
+        beamline.camera,
+        point,
+        beamline.stage,
+        beamline.mono,
+        beamline.i0,
+        beamline.ring,
+        beamline.shutter,
+    )
+
+
+def take_flats(
+    beamline: TxmBeamline, guard: DoseGuard, point: PointRecord, *, reference_um: tuple[float, float], exposure_s: float, n: int
+) -> MsgGenerator[None]:
+    """Move the sample out of the beam and take `n` flats into the stream ``flat``.
+
+    The stage stays out; the next `move_to` brings the sample back. The guard counts these exposures too: they are
+    reserved at their own position, so that a wrong `reference_um` that leaves the sample in the beam costs visible dose.
+
+    Parameters
+    ----------
+    reference_um
+        Stage position (x, y) with the sample out, um.
+    exposure_s
+        Exposure time, already set at the camera, s.
+    """
+    yield from move_to(beamline, *reference_um)
+    point.fill(field="reference", attempt=0, target_x_um=reference_um[0], target_y_um=reference_um[1])
+    for _ in range(n):
+        yield from expose(beamline, guard, point, exposure_s=exposure_s, stream=FLAT)
+
+
+def take_darks(beamline: TxmBeamline, point: PointRecord, *, n: int) -> MsgGenerator[None]:
+    """Take `n` frames with the shutter closed into the stream ``dark``."""
+    yield from close_shutter(beamline)
+    yield from _set_frame_type(beamline, DARK)
+    point.fill(field="dark", attempt=0, open_time_s=0.0, dose_delivered_gy=0.0)
+    for _ in range(n):
+        yield from bps.trigger(beamline.camera, wait=True)
+        yield from save_event(beamline, point, (), stream=DARK)
+
+
+def move_to(beamline: TxmBeamline, x_um: float, y_um: float) -> MsgGenerator[None]:
+    """Move the stage to (x, y), um, with the shutter closed.
+
+    Raises
+    ------
+    ophyd.utils.LimitError
+        When the position is outside the stage's limits; the message holds axis, value, unit and limits.
+    """
+    yield from close_shutter(beamline)
+    yield from bps.mv(beamline.stage.x, x_um, beamline.stage.y, y_um)
+
+
+def move_to_spot(beamline: TxmBeamline, target: Target, *, drift_um: tuple[float, float] = (0.0, 0.0)) -> MsgGenerator[None]:
+    """Move to a target given in sample coordinates, following the drift (x, y), um."""
+    yield from move_to(beamline, target.x_um + drift_um[0], target.y_um + drift_um[1])
+
+
+def _set_frame_type(beamline: TxmBeamline, stream: str) -> MsgGenerator[None]:
+    wanted = _FRAME_TYPE[stream]
+    if (yield from bps.rd(beamline.camera.frame_type)) != wanted:
+        yield from bps.abs_set(beamline.camera.frame_type, wanted, wait=True)

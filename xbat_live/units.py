@@ -1,0 +1,130 @@
+"""Quantities with units in configuration files: ``"48 ms"``, ``"5 MGy"``, ``"33.24 nm"``, ``"C/12"``."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+if TYPE_CHECKING:
+    from pint import UnitRegistry
+
+_C_RATE = re.compile(r"^\s*(?P<times>\d+(?:\.\d+)?)?\s*C\s*(?:/\s*(?P<per>\d+(?:\.\d+)?))?\s*$")
+
+
+@cache
+def _registry() -> UnitRegistry:
+    from pint import UnitRegistry  # 0.3 s: only when a quantity is parsed
+
+    registry: UnitRegistry = UnitRegistry()
+    registry.define("photon = count = ph")
+    return registry
+
+
+def parse_quantity(value: object, unit: str, *, minimum: float | None = None, maximum: float | None = None) -> float:
+    """Return the magnitude of `value` in `unit`.
+
+    Parameters
+    ----------
+    value
+        A string with a number and a unit of the same dimension as `unit`, e.g. ``"48 ms"`` for ``"s"``. A bare number is
+        refused, because nobody can tell 48 ms from 48 s by looking at it; zero needs no unit.
+    unit
+        Unit of the result, as pint writes it.
+    minimum, maximum
+        Allowed range in `unit`, inclusive.
+
+    Raises
+    ------
+    ValueError
+        No unit, unknown unit, wrong dimension, not finite, or outside the range. The message holds the value and the remedy.
+    """
+    from pint import DimensionalityError, UndefinedUnitError
+
+    example = f'"{_EXAMPLES.get(unit, f"1 {unit}")}"'
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{value!r} is not a quantity; write a number with its unit, e.g. {example}")
+    if isinstance(value, int | float):
+        if value != 0:
+            raise ValueError(f"{value!r} has no unit; write e.g. {example}")
+        magnitude = 0.0
+    else:
+        try:
+            quantity = _registry().Quantity(value)
+            if quantity.dimensionless and unit != "" and quantity.magnitude != 0:
+                raise ValueError(f"{value!r} has no unit; write e.g. {example}")
+            magnitude = float(quantity.to(unit).magnitude) if not quantity.dimensionless else float(quantity.magnitude)
+        except DimensionalityError as error:
+            raise ValueError(f"{value!r} is not convertible to {unit}; write e.g. {example}") from error
+        except UndefinedUnitError as error:
+            raise ValueError(f"{value!r}: unknown unit ({error}); write e.g. {example}") from error
+        except ValueError:
+            raise
+        except Exception as error:  # pint raises tokenizer errors of several kinds on text that is no quantity
+            raise ValueError(f"{value!r} is not a quantity; write a number with its unit, e.g. {example}") from error
+    if not math.isfinite(magnitude):
+        raise ValueError(f"{value!r} is not finite; write e.g. {example}")
+    if minimum is not None and magnitude < minimum:
+        raise ValueError(f"{value!r} is below the smallest allowed value {minimum:g} {unit}{_mix_up(magnitude, unit, minimum, maximum)}")
+    if maximum is not None and magnitude > maximum:
+        raise ValueError(f"{value!r} is above the largest allowed value {maximum:g} {unit}{_mix_up(magnitude, unit, minimum, maximum)}")
+    return magnitude
+
+
+def _mix_up(magnitude: float, unit: str, minimum: float | None, maximum: float | None) -> str:
+    """Guess a wrong prefix, the commonest slip: keV for eV, mm for um."""
+    low, high = minimum if minimum is not None else -math.inf, maximum if maximum is not None else math.inf
+    for factor, name in ((1e3, "k"), (1e-3, "m")):
+        if low <= magnitude * factor <= high:
+            return f"; did you mean {magnitude:g} {name}{unit}?"
+    return ""
+
+
+def parse_c_rate(value: object) -> float:
+    """Return a C-rate in 1/h from ``"C/12"``, ``"2C"`` or ``"0.5 C"``.
+
+    Raises
+    ------
+    ValueError
+        When `value` is not of that form, or zero.
+    """
+    match = _C_RATE.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'{value!r} is not a C-rate; write e.g. "C/12" or "2C"')
+    rate = float(match["times"] or 1.0) / float(match["per"] or 1.0) if float(match["per"] or 1.0) else math.inf
+    if not 0 < rate < math.inf:
+        raise ValueError(f'{value!r} is not a usable C-rate; write e.g. "C/12"')
+    return rate
+
+
+_EXAMPLES = {
+    "s": "48 ms", "um": "33.24 nm", "eV": "8562 eV", "Gy": "300 kGy", "Gy/s": "1 kGy/s", "ph/s": "1e10 ph/s", "nA": "100 nA",
+    "mA": "500 mA", "V": "4.3 V", "mAh": "0.1 mAh", "deg": "5 deg", "um/min": "1 um/min", "g/cm**3": "4.7 g/cm**3",
+}  # fmt: skip
+
+
+def quantity(unit: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
+    """Pydantic type: a float in `unit`, written in files as a string with a unit (see `parse_quantity`)."""
+    return Annotated[
+        float,
+        BeforeValidator(lambda value: parse_quantity(value, unit, minimum=minimum, maximum=maximum)),
+        WithJsonSchema({"type": "string", "description": f"a quantity convertible to {unit}", "examples": [_EXAMPLES.get(unit, f"1 {unit}")]}),
+    ]
+
+
+def c_rate() -> Any:
+    """Pydantic type: a C-rate in 1/h, written as ``"C/12"``."""
+    return Annotated[float, BeforeValidator(parse_c_rate), WithJsonSchema({"type": "string", "examples": ["C/12", "2C"]})]
+
+
+def format_si(value: float, unit: str) -> str:
+    """Write `value` (in `unit`) with three significant digits and an SI prefix, e.g. ``format_si(3.2e5, "Gy") == "320 kGy"``."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g} {unit}"
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
+        if abs(value) >= factor * 0.9995:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
