@@ -1,0 +1,235 @@
+"""The frame pipeline as a callback: judges each frame in a worker while the plan waits for that verdict."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from bluesky.callbacks import CallbackBase
+from numpy.typing import NDArray
+
+from xbat_live.callbacks.frames import FrameAddress, FrameLocator, FrameReader
+from xbat_live.callbacks.tracking import DriftTracker, TrackedPosition
+from xbat_live.imaging import FramePipeline, FrameVerdict
+
+logger = logging.getLogger(__name__)
+
+FLATS_KEPT = 8
+
+
+@dataclass(frozen=True)
+class AnalysedFrame:
+    """Verdict on one frame, its registered place, and the dose its spot has by now.
+
+    Attributes
+    ----------
+    seq_num
+        Sequence number of the frame's Event in ``primary``.
+    dose_gy, dose_limit_gy
+        Highest dose in the frame's footprint after it, and the limit, Gy.
+    pixel_size_um
+        Unbinned pixel in the sample plane, um.
+    """
+
+    seq_num: int
+    verdict: FrameVerdict
+    position: TrackedPosition
+    dose_gy: float
+    dose_limit_gy: float
+
+    @property
+    def accepted(self) -> bool:
+        """True when the frame is fit for analysis."""
+        return self.verdict.accepted
+
+    @property
+    def kind(self) -> str:
+        """``accepted``, or why not."""
+        return self.verdict.kind
+
+    @property
+    def reason(self) -> str:
+        """One sentence for people."""
+        return self.verdict.reason
+
+    def record(self) -> dict[str, Any]:
+        """Values of the `analysis` stream; see `xbat_live.devices.AnalysisRecord`."""
+        verdict, blur, place = self.verdict, self.verdict.blur, self.position
+        return {
+            "seq_num": self.seq_num,
+            "verdict": verdict.kind,
+            "accepted": int(verdict.accepted),
+            "reason": verdict.reason,
+            "shift_y_px": verdict.shift_yx_px[0],
+            "shift_x_px": verdict.shift_yx_px[1],
+            "sigma_y_px": verdict.sigma_yx_px[0],
+            "sigma_x_px": verdict.sigma_yx_px[1],
+            "confidence": verdict.confidence,
+            "keyframe_id": verdict.keyframe_id,
+            "blur_score": blur.score,
+            "blur_extent_px": blur.extent_px,
+            "blur_extent_um": blur.extent_um,
+            "blur_angle_deg": blur.angle_deg,
+            "sample_y_um": place.sample_yx_um[0],
+            "sample_x_um": place.sample_yx_um[1],
+            "drift_y_um": place.drift_yx_um[0],
+            "drift_x_um": place.drift_yx_um[1],
+            "jitter_y_um": place.jitter_yx_um[0],
+            "jitter_x_um": place.jitter_yx_um[1],
+            "dose_gy": self.dose_gy,
+            "dose_fraction": self.dose_gy / self.dose_limit_gy,
+            "elapsed_ms": verdict.elapsed_ms,
+        }
+
+
+@dataclass(frozen=True)
+class EventKeys:
+    """Names of the Event data that the analysis needs."""
+
+    image: str = "camera_image"
+    stage_x: str = "stage_x"
+    stage_y: str = "stage_y"
+    energy: str = "mono_energy"
+    spot: str = "point_spot"
+    field: str = "point_field"
+    dose: str = "point_dose_gy"
+
+
+class FrameAnalysis(CallbackBase):
+    """Reads every frame announced by an Event, judges it and keeps the verdict for the plan.
+
+    Subscribe it directly (not buffered): by the time the plan's ``save`` returns, `latest` is the future of that frame.
+
+    Parameters
+    ----------
+    make_pipeline
+        Makes a frame pipeline for frames of shape (ny, nx); there is one per energy, because contrast inverts across an edge.
+    tracker
+        Joins shifts and stage readings into drift.
+    dose_limit_gy
+        Limit that the dose in the records is compared with, Gy.
+    """
+
+    def __init__(
+        self,
+        make_pipeline: Callable[[tuple[int, int]], FramePipeline],
+        tracker: DriftTracker,
+        *,
+        dose_limit_gy: float,
+        keys: EventKeys | None = None,
+    ) -> None:
+        super().__init__()
+        self.keys = keys or EventKeys()
+        self.tracker = tracker
+        self._make_pipeline = make_pipeline
+        self._dose_limit_gy = dose_limit_gy
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="frame-analysis")
+        self._reader = FrameReader()
+        self._locator = FrameLocator(self.keys.image)
+        self._streams: dict[str, str] = {}
+        self._pipelines: dict[float, FramePipeline] = {}
+        self._darks: deque[NDArray[np.float32]] = deque(maxlen=64)
+        self._flats: dict[float, deque[NDArray[np.float32]]] = {}
+        self._latest: Future[AnalysedFrame] | None = None
+
+    def latest(self) -> Future[AnalysedFrame]:
+        """Return the verdict to come for the primary Event emitted last.
+
+        Raises
+        ------
+        RuntimeError
+            When there was none.
+        """
+        if self._latest is None:
+            raise RuntimeError("no frame has been announced yet: is the analysis subscribed to the RunEngine, and the camera read in 'primary'?")
+        return self._latest
+
+    @property
+    def drift_um(self) -> tuple[float, float]:
+        """Registered drift (x, y), um."""
+        y_um, x_um = self.tracker.drift_yx_um
+        return float(x_um), float(y_um)
+
+    @property
+    def feedback_ok(self) -> bool:
+        """False once stage corrections were seen to move the image the wrong way."""
+        return self.tracker.feedback.ok
+
+    def descriptor(self, doc: dict[str, Any]) -> None:
+        """Remember which stream a descriptor is of."""
+        self._streams[doc["uid"]] = doc["name"]
+
+    def resource(self, doc: dict[str, Any]) -> None:
+        """Remember a file."""
+        self._locator.resource(doc)
+
+    def datum(self, doc: dict[str, Any]) -> None:
+        """Remember the place of a frame."""
+        self._locator.datum(doc)
+
+    def event(self, doc: dict[str, Any]) -> dict[str, Any]:
+        """Hand the frame of an Event to the worker."""
+        stream = self._streams[doc["descriptor"]]
+        if self.keys.image not in doc["data"]:
+            return doc
+        address = self._locator.locate(doc)
+        if stream == "dark":
+            self._worker.submit(self._report, self._take_dark, address)
+        elif stream == "flat":
+            self._worker.submit(self._report, self._take_flat, address, doc["data"])
+        elif stream == "primary":
+            self._latest = self._worker.submit(self._judge, address, doc)
+        return doc
+
+    def close(self) -> None:
+        """Finish what is under way and let go of the file."""
+        self._worker.submit(self._reader.close)
+        self._worker.shutdown(wait=True)
+
+    def _report(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            function(*args)
+        except Exception:
+            logger.exception("a reference frame could not be used; the last good one, or the stated fallback, stays in use")
+
+    def _read(self, address: FrameAddress) -> NDArray[np.uint16]:
+        return self._reader.read(address)
+
+    def _take_dark(self, address: FrameAddress) -> None:
+        self._darks.append(self._read(address).astype(np.float32))
+        dark = np.mean(self._darks, axis=0, dtype=np.float32)
+        for pipeline in self._pipelines.values():
+            pipeline.set_dark(dark)
+
+    def _take_flat(self, address: FrameAddress, data: dict[str, Any]) -> None:
+        frame = self._read(address).astype(np.float32)
+        energy_ev = self._energy(data)
+        flats = self._flats.setdefault(energy_ev, deque(maxlen=FLATS_KEPT))
+        flats.append(frame)
+        self._pipeline(energy_ev, frame.shape).set_flat(np.mean(flats, axis=0, dtype=np.float32))
+
+    def _energy(self, data: dict[str, Any]) -> float:
+        return round(float(data.get(self.keys.energy, 0.0)), 1)
+
+    def _pipeline(self, energy_ev: float, shape: tuple[int, ...]) -> FramePipeline:
+        if energy_ev not in self._pipelines:
+            pipeline = self._make_pipeline((shape[0], shape[1]))
+            if self._darks:
+                pipeline.set_dark(np.mean(self._darks, axis=0, dtype=np.float32))
+            self._pipelines[energy_ev] = pipeline
+        return self._pipelines[energy_ev]
+
+    def _judge(self, address: FrameAddress, event: dict[str, Any]) -> AnalysedFrame:
+        data = event["data"]
+        frame = self._read(address)
+        energy_ev = self._energy(data)
+        key = f"{data[self.keys.spot]}/{data[self.keys.field]}/{energy_ev}"
+        verdict = self._pipeline(energy_ev, frame.shape).process(frame, key)
+        stage_yx_um = np.array([data[self.keys.stage_y], data[self.keys.stage_x]], float)
+        position = self.tracker.update(key, float(event["time"]), verdict, stage_yx_um)
+        return AnalysedFrame(int(event["seq_num"]), verdict, position, float(data[self.keys.dose]), self._dose_limit_gy)

@@ -1,0 +1,102 @@
+"""Where the sample is: registered image shifts and stage readings joined into drift, jitter and sample coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbat_live.imaging import DriftModel, FrameVerdict
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrackedPosition:
+    """Registered place of one frame.
+
+    Attributes
+    ----------
+    sample_yx_um
+        Sample coordinate in the centre of the frame, shape (2,), um.
+    drift_yx_um, jitter_yx_um
+        Slow and random part of the sample's displacement against the stage, shape (2,), um.
+    """
+
+    sample_yx_um: Vector
+    drift_yx_um: Vector
+    jitter_yx_um: Vector
+
+
+@dataclass
+class _Reference:
+    stage_yx_um: Vector
+    displacement_yx_um: Vector
+
+
+@dataclass
+class FeedbackCheck:
+    """Watches that a stage move shifts the image as `image_to_stage` says, so that a sign error cannot run away.
+
+    The content of the image must move by minus the stage's move. The check compares both over all moves made so far, weighted
+    by their size; it speaks only when the moves together outweigh the repositioning jitter.
+    """
+
+    least_um2: float = 4.0
+    _along_um2: float = 0.0
+    _moved_um2: float = 0.0
+
+    def update(self, stage_step_um: Vector, shift_step_um: Vector) -> None:
+        """Take in one move of the stage and the image shift that came with it, both shape (2,), um in stage axes."""
+        self._along_um2 += float(stage_step_um @ -shift_step_um)
+        self._moved_um2 += float(stage_step_um @ stage_step_um)
+
+    @property
+    def ok(self) -> bool:
+        """False when enough was moved and the image went the other way."""
+        return self._moved_um2 < self.least_um2 or self._along_um2 > 0
+
+
+@dataclass
+class DriftTracker:
+    """Joins the shifts of all fields of view and spots into one drift of the sample against the stage.
+
+    Attributes
+    ----------
+    pixel_size_um
+        Unbinned pixel in the sample plane, um.
+    image_to_stage
+        2x2 matrix from image (y, x) to stage (y, x) axes.
+    """
+
+    pixel_size_um: float
+    image_to_stage: Vector = field(default_factory=lambda: np.eye(2))
+    model: DriftModel = field(default_factory=DriftModel)
+    feedback: FeedbackCheck = field(default_factory=FeedbackCheck)
+    drift_yx_um: Vector = field(default_factory=lambda: np.zeros(2))
+    _references: dict[str, _Reference] = field(default_factory=dict)
+    _last: dict[str, tuple[Vector, Vector]] = field(default_factory=dict)
+
+    def update(self, key: str, t_s: float, verdict: FrameVerdict, stage_yx_um: Vector) -> TrackedPosition:
+        """Take in the verdict on a frame of the field of view `key`, taken at `t_s` s with the stage at `stage_yx_um`.
+
+        A rejected frame moves nothing; its position is then the one expected from the drift so far.
+        """
+        if not verdict.accepted:
+            return TrackedPosition(stage_yx_um - self.drift_yx_um, self.drift_yx_um.copy(), np.zeros(2))
+        shift_um = self.image_to_stage @ np.asarray(verdict.shift_yx_px, float) * self.pixel_size_um
+        sigma_um = np.asarray(verdict.sigma_yx_px, float) * self.pixel_size_um
+        reference = self._references.get(key)
+        if reference is None:
+            # The first frame of a field defines it: what it is displaced by already is the drift known by then.
+            reference = _Reference(stage_yx_um, self.drift_yx_um - shift_um)
+            self._references[key] = reference
+        displacement = reference.displacement_yx_um + shift_um + (stage_yx_um - reference.stage_yx_um)
+        if key in self._last:
+            last_stage, last_shift = self._last[key]
+            self.feedback.update(stage_yx_um - last_stage, shift_um - last_shift)
+        self._last[key] = (stage_yx_um, shift_um)
+        motion = self.model.update(t_s, displacement, sigma_um)
+        self.drift_yx_um = np.asarray(motion.drift_yx_um, float)
+        return TrackedPosition(stage_yx_um - displacement, self.drift_yx_um.copy(), displacement - self.drift_yx_um)

@@ -1,0 +1,75 @@
+"""Ctrl-C once: the shutter closes, the run is stopped in order. Twice: the run is aborted. The shutter is closed either way."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from bluesky import RunEngine
+from bluesky.utils import MsgGenerator, RunEngineInterrupted, TransitionError
+
+
+class Interrupted(Exception):
+    """The run was ended by the operator; `exit_status` is that of its stop document."""
+
+    def __init__(self, exit_status: str) -> None:
+        super().__init__(f"run ended by the operator ({exit_status}); shutter closed")
+        self.exit_status = exit_status
+
+
+def run_interruptibly(
+    run_engine: RunEngine, plan: MsgGenerator, close_shutter: Callable[[], None], tell: Callable[[str], None]
+) -> Any:
+    """Run `plan` in the main thread and return its value, with SIGINT and SIGTERM ending it safely.
+
+    Parameters
+    ----------
+    close_shutter
+        Closes the shutter without waiting; called from another thread at the first signal, before anything else.
+    tell
+        Prints a line for the operator.
+
+    Raises
+    ------
+    Interrupted
+        After a signal, when the run is closed.
+    """
+    signals = 0
+
+    def act() -> None:
+        close_shutter()
+        try:
+            run_engine.request_pause(defer=False)
+        except TransitionError:
+            pass  # already pausing or ending
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        nonlocal signals
+        signals += 1
+        tell("stopping: shutter closes, run ends in order (again: abort)" if signals == 1 else "aborting")
+        # not here: a handler runs between any two bytecodes of the main thread, which may hold a lock of Channel Access
+        threading.Thread(target=act, name="interrupt", daemon=True).start()
+
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return run_engine(plan).plan_result
+    except RunEngineInterrupted:
+        _end(run_engine, abort=signals > 1)
+        raise Interrupted("abort" if signals > 1 else "stopped") from None
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def _end(run_engine: RunEngine, *, abort: bool) -> None:
+    if run_engine.state != "paused":
+        return
+    if abort:
+        run_engine.abort(reason="aborted by the operator")
+    else:
+        run_engine.stop()
+
+

@@ -1,0 +1,48 @@
+"""``xbat``: one verb per task, one file per verb."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from xbat_live import __version__
+from xbat_live.cli import config, demo, doctor, run, serve, sim
+
+app = typer.Typer(
+    name="xbat",
+    help="Dose-aware acquisition and live analysis for operando X-ray imaging of batteries.",
+    epilog="New here? `xbat demo` runs everything on a simulated beamline. At a beamline: `xbat config init`, `xbat doctor`, `xbat run`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"xbat_live {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Set up what all verbs share."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+app.command()(demo.demo)
+app.command()(sim.sim)
+app.command()(serve.serve)
+app.command()(run.run)
+app.command()(doctor.doctor)
+app.add_typer(config.app, name="config")
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,78 @@
+"""``xbat run``: run an experiment file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xbat_live.cli.config import parse_changes
+from xbat_live.cli.display import Display
+from xbat_live.cli.errors import EXIT_RUN_FAILED, exit_on_error
+from xbat_live.cli.services import archive_for
+from xbat_live.config import ExperimentConfig, load_config
+
+if TYPE_CHECKING:
+    from xbat_live.callbacks import RunState
+    from xbat_live.plans import SeriesSummary
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="Experiment file (TOML); make one with `xbat config init`.")],
+    changes: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, wins over file and environment.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+) -> None:
+    """Run an experiment: guarded exposures, live verdicts, frames and results in Tiled.
+
+    Ctrl-C once stops in order with the shutter closed, twice aborts. Exit codes: 0 done, 1 the run failed, 2 wrong
+    configuration, 3 a device is missing, 130 ended by the operator.
+
+    Examples:  xbat run my-cell.toml    |    xbat run my-cell.toml --set "dose.limit=1 MGy" --json
+    """
+    display = Display(as_json=as_json)
+    with exit_on_error():
+        config = load_config(file, parse_changes(changes))
+        with archive_for(config, display) as config:
+            state, summary, error = acquire(config, display)
+    display.result(state, outcome=summary.outcome if summary else str(error))
+    if error is not None:
+        display.say(f"run failed: {error}", style="bold red")
+        raise typer.Exit(EXIT_RUN_FAILED)
+
+
+def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, SeriesSummary | None, Exception | None]:
+    """Run the configured plan once.
+
+    Returns
+    -------
+    state
+        The run as its documents told it.
+    summary
+        The plan's value; None when it failed.
+    error
+        Why it failed.
+
+    Raises
+    ------
+    ConfigError, PreflightError, BeamlineConnectionError, DoseError, Interrupted
+        Before the run, or because the operator ended it.
+    """
+    from xbat_live import preflight
+    from xbat_live.callbacks import RunProgress
+    from xbat_live.cli.interrupt import Interrupted, run_interruptibly
+    from xbat_live.session import open_session
+
+    progress = RunProgress(display.update)
+    with open_session(config, progress=progress) as session:
+        preflight.check(config, session.beamline, session.guard.account)
+        try:
+            with display:
+                summary = run_interruptibly(
+                    session.run_engine, session.plan(), session.beamline.shutter.close_now, display.say
+                )
+        except Interrupted:
+            raise
+        except Exception as error:  # whatever ended the plan is told to the operator, with the run's documents safe by now
+            return progress.state, None, error
+    return progress.state, summary, None

@@ -1,0 +1,38 @@
+"""``xbat sim``: the simulated beamline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sim(
+    prefix: Annotated[str, typer.Option(help="PV prefix.")] = "XBAT:",
+    port: Annotated[int, typer.Option(help="Channel Access port on 127.0.0.1.")] = 26064,
+    seed: Annotated[int | None, typer.Option(help="Seed of sample and instabilities.")] = None,
+    time_scale: Annotated[float | None, typer.Option(help="Cycling and drift run this much faster than life.")] = None,
+    frames: Annotated[Path | None, typer.Option(help="Play recorded frames: .xrm, .tif or .h5, a file or a folder.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="Twin settings (TOML).")] = None,
+    work_directory: Annotated[Path, typer.Option(help="Folder for the twin's truth files.")] = Path("xbat-sim"),
+) -> None:
+    """Run the simulated beamline: one physical twin behind real Channel Access PVs. Ctrl-C ends it.
+
+    Examples:  xbat sim    |    xbat sim --time-scale 600 --seed 7    |    xbat sim --frames recorded/
+
+    In another terminal: xbat doctor --port 26064, or xbat run FILE with channel_access.port = 26064.
+    """
+    from xbat_live.sim.server import PortTakenError, run_simulator
+    from xbat_live.sim.settings import SettingsError, TwinSettings
+
+    chosen = {"seed": seed, "time_scale": time_scale, "frames": frames}
+    try:
+        twin = TwinSettings.load(settings) if settings else TwinSettings()
+        twin = twin.replace(**{name: value for name, value in chosen.items() if value is not None})
+        typer.echo(f"simulated beamline {prefix} on 127.0.0.1:{port}; try: xbat doctor --port {port} --prefix {prefix}")
+        typer.echo(f"client environment: EPICS_CA_ADDR_LIST=127.0.0.1 EPICS_CA_AUTO_ADDR_LIST=NO EPICS_CA_SERVER_PORT={port}")
+        run_simulator(twin, prefix=prefix, port=port, work_directory=work_directory)
+    except (PortTakenError, SettingsError) as error:
+        typer.echo(f"xbat: {error}", err=True)
+        raise typer.Exit(2) from None

@@ -1,0 +1,97 @@
+"""ophyd devices of a TXM beamline: one set of classes for a real beamline and for simulated IOCs.
+
+Loading ophyd starts the Channel Access library, which reads its ``EPICS_CA_*`` variables in that moment. The names below are
+therefore loaded when first used: ``from xbat_live.devices import configure_channel_access`` does not load ophyd yet.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xbat_live.devices.beam import Attenuator, IonChamber, StorageRing
+    from xbat_live.devices.beamline import (
+        BeamlineConnectionError,
+        BeamlineUnitError,
+        DevicePrefixes,
+        PvReport,
+        TxmBeamline,
+        build_beamline,
+        connection_report,
+    )
+    from xbat_live.devices.camera import FrameAddress, Roi, SafeSingleTrigger, TxmCamera
+    from xbat_live.devices.epics import ChannelAccessError, configure_channel_access, set_default_timeouts
+    from xbat_live.devices.file_store import FRAME_DATASETS, SINGLE_DATASET, FrameFilePlugin, FrameWriteError
+    from xbat_live.devices.monochromator import Monochromator
+    from xbat_live.devices.potentiostat import Potentiostat, PotentiostatError, PotentiostatStep
+    from xbat_live.devices.shutter import FastShutter, ShutterError
+    from xbat_live.devices.soft import AnalysisRecord, DecisionRecord, PointRecord, SoftRecord, SoftSignal
+    from xbat_live.devices.stage import TxmMotor, TxmStage
+
+_HOME = {
+    "beam": ("Attenuator", "IonChamber", "StorageRing"),
+    "beamline": (
+        "BeamlineConnectionError",
+        "BeamlineUnitError",
+        "DevicePrefixes",
+        "PvReport",
+        "TxmBeamline",
+        "build_beamline",
+        "connection_report",
+    ),
+    "camera": ("FrameAddress", "Roi", "SafeSingleTrigger", "TxmCamera"),
+    "epics": ("ChannelAccessError", "configure_channel_access", "set_default_timeouts"),
+    "file_store": ("FRAME_DATASETS", "SINGLE_DATASET", "FrameFilePlugin", "FrameWriteError"),
+    "monochromator": ("Monochromator",),
+    "potentiostat": ("Potentiostat", "PotentiostatError", "PotentiostatStep"),
+    "shutter": ("FastShutter", "ShutterError"),
+    "soft": ("AnalysisRecord", "DecisionRecord", "PointRecord", "SoftRecord", "SoftSignal"),
+    "stage": ("TxmMotor", "TxmStage"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "FRAME_DATASETS",
+    "SINGLE_DATASET",
+    "AnalysisRecord",
+    "Attenuator",
+    "BeamlineConnectionError",
+    "BeamlineUnitError",
+    "ChannelAccessError",
+    "DecisionRecord",
+    "DevicePrefixes",
+    "FastShutter",
+    "FrameAddress",
+    "FrameFilePlugin",
+    "FrameWriteError",
+    "IonChamber",
+    "Monochromator",
+    "PointRecord",
+    "Potentiostat",
+    "PotentiostatError",
+    "PotentiostatStep",
+    "PvReport",
+    "Roi",
+    "SafeSingleTrigger",
+    "ShutterError",
+    "SoftRecord",
+    "SoftSignal",
+    "StorageRing",
+    "TxmBeamline",
+    "TxmCamera",
+    "TxmMotor",
+    "TxmStage",
+    "build_beamline",
+    "configure_channel_access",
+    "connection_report",
+    "set_default_timeouts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

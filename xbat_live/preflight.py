@@ -1,0 +1,104 @@
+"""What must hold before the beam is used: checked with the devices connected, before the first photon."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from xbat_live.config import ExperimentConfig
+from xbat_live.devices import TxmBeamline
+from xbat_live.dose import DoseAccount, ExposureRequest
+from xbat_live.units import format_si
+
+LEAST_FREE_BYTES = 500_000_000
+
+
+class PreflightError(Exception):
+    """The experiment cannot be run as configured; every problem is a line of the message."""
+
+
+def check(config: ExperimentConfig, beamline: TxmBeamline, account: DoseAccount) -> None:
+    """Check positions, energies, dose limit and frame folder.
+
+    Raises
+    ------
+    PreflightError
+        Naming key, value, unit, limit and remedy of each problem.
+    """
+    problems = [*_positions(config, beamline), *_energies(config, beamline), *_dose(config, account), *_folder(config)]
+    if problems:
+        raise PreflightError("\n      ".join(problems))
+
+
+def _positions(config: ExperimentConfig, beamline: TxmBeamline) -> Iterator[str]:
+    plan = config.plan
+    wanted = [("plan.reference", plan.reference_um)]
+    wanted += [(f"plan.spot + plan.fields[{i}]", (plan.spot_um[0] + dx, plan.spot_um[1] + dy)) for i, (dx, dy) in enumerate(plan.fields_um)]
+    for key, position in wanted:
+        for axis, value_um, motor in zip("xy", position, (beamline.stage.x, beamline.stage.y), strict=True):
+            low_um, high_um = motor.limits
+            if low_um < high_um and not low_um <= value_um <= high_um:
+                yield (
+                    f"{key}: {axis} = {value_um:g} µm is outside the limits of {motor.prefix}, {low_um:g} to {high_um:g} µm; "
+                    "choose another position or move the limits"
+                )
+    half_um = [size / 2 for size in config.sample.size_um]
+    for key, position in wanted[1:]:
+        if any(abs(value) > half for value, half in zip(position, half_um, strict=True)):
+            yield f"{key}: ({position[0]:g}, {position[1]:g}) µm is off the sample, which is {2 * half_um[0]:g} x {2 * half_um[1]:g} µm around (0, 0)"
+    clear_um = [half + size / 2 for half, size in zip(half_um, config.beam.size_um, strict=True)]
+    if all(abs(value) < clear for value, clear in zip(plan.reference_um, clear_um, strict=True)):
+        yield (
+            f"plan.reference: at ({plan.reference_um[0]:g}, {plan.reference_um[1]:g}) µm the beam still meets the sample; "
+            f"go beyond {clear_um[0]:g} µm in x or {clear_um[1]:g} µm in y"
+        )
+
+
+def _energies(config: ExperimentConfig, beamline: TxmBeamline) -> Iterator[str]:
+    low_ev, high_ev = beamline.mono.energy.limits
+    for energy_ev in config.plan.energies_ev:
+        if low_ev < high_ev and not low_ev <= energy_ev <= high_ev:
+            yield (
+                f"plan.energies: {energy_ev:g} eV is outside the range of {beamline.mono.energy.prefix}, "
+                f"{low_ev:g} to {high_ev:g} eV"
+            )
+
+
+def _dose(config: ExperimentConfig, account: DoseAccount) -> Iterator[str]:
+    request = ExposureRequest(
+        x_um=config.plan.spot_um[0],
+        y_um=config.plan.spot_um[1],
+        energy_ev=config.beam.energy_ev,
+        open_time_s=config.camera.exposure_s + config.dose.open_time_margin_s,
+        flux_ph_s=config.beam.flux_ph_s,
+    )
+    one_gy = account.predict(request)
+    if one_gy * (1 + config.dose.k_sigma * config.dose.sigma) > config.dose.limit_gy:
+        yield (
+            f"dose.limit: {format_si(config.dose.limit_gy, 'Gy')} is below one exposure, {format_si(one_gy, 'Gy')} for "
+            f"{format_si(request.open_time_s, 's')} of open shutter ({format_si(config.camera.exposure_s, 's')} exposure and "
+            f"dose.open_time_margin); shorten the exposure, attenuate the beam, or raise the limit"
+        )
+
+
+def _folder(config: ExperimentConfig) -> Iterator[str]:
+    folder = config.path(config.camera.directory)
+    problem = folder_problem(folder)
+    if problem:
+        yield f"camera.directory: {problem}"
+
+
+def folder_problem(folder: Path) -> str:
+    """Return what is wrong with a folder that frames shall be written to, or an empty string; makes the folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"{folder} cannot be made: {error.strerror}"
+    if not os.access(folder, os.W_OK):
+        return f"{folder} is not writable; choose another folder or change its permissions"
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < LEAST_FREE_BYTES:
+        return f"{folder}: only {free_bytes / 1e6:.0f} MB free, at least {LEAST_FREE_BYTES / 1e6:.0f} MB wanted"
+    return ""
