@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from xbat_live.units import c_rate, quantity
 
@@ -201,18 +200,6 @@ class ExperimentConfig(BaseSettings):
     base_directory: Path = Path()
     """Relative folders are below this one; default: the folder of the file."""
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment override the file (whose content arrives as init values)."""
-        return env_settings, init_settings
-
     def path(self, relative: Path) -> Path:
         """Return `relative` below the configuration's folder, absolute."""
         return (self.base_directory / relative).resolve()
@@ -245,24 +232,38 @@ def load_config(file: Path, overrides: dict[str, Any] | None = None) -> Experime
     return make_config(content, source=str(file), overrides=overrides)
 
 
-def make_config(content: dict[str, Any], *, source: str = "configuration", overrides: dict[str, Any] | None = None) -> ExperimentConfig:
+def make_config(
+    content: dict[str, Any], *, source: str = "configuration", overrides: dict[str, Any] | None = None
+) -> ExperimentConfig:
     """Validate `content` (as read from TOML); errors are told as of `source`. See `load_config`."""
-    for key, value in (overrides or {}).items():
-        section = content
-        *parents, leaf = key.split(".")
-        for name in parents:
-            section = section.setdefault(name, {})
-        section[leaf] = value
-        _forget_environment(key)
+
+    class FromFile(ExperimentConfig):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content)
+
     try:
-        return ExperimentConfig(**content)
+        return FromFile(**_nested(overrides or {}))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(source, item) for item in error.errors())) from error
 
 
-def _forget_environment(key: str) -> None:
-    """A value given on the command line wins over the environment's."""
-    os.environ.pop("XBAT_" + key.replace(".", "__").upper(), None)
+def _nested(dotted: dict[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *parents, leaf = key.split(".")
+        section = nested
+        for name in parents:
+            section = section.setdefault(name, {})
+        section[leaf] = value
+    return nested
 
 
 def _explain(source: str, item: Any) -> str:

@@ -61,9 +61,9 @@ def parse_quantity(value: object, unit: str, *, minimum: float | None = None, ma
             raise ValueError(f"{value!r} is not convertible to {unit}; write e.g. {example}") from error
         except UndefinedUnitError as error:
             raise ValueError(f"{value!r}: unknown unit ({error}); write e.g. {example}") from error
-        except ValueError:
-            raise
         except Exception as error:  # pint raises tokenizer errors of several kinds on text that is no quantity
+            if "has no unit" in str(error):
+                raise
             raise ValueError(f"{value!r} is not a quantity; write a number with its unit, e.g. {example}") from error
     if not math.isfinite(magnitude):
         raise ValueError(f"{value!r} is not finite; write e.g. {example}")

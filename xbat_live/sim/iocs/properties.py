@@ -17,7 +17,7 @@ from caproto.server import (
 )
 
 _pair = get_pv_pair_wrapper(setpoint_suffix="", readback_suffix="_RBV")
-PATH_LENGTH = 256
+PATH_LENGTH = 512
 
 
 class Choice(PvpropertyEnum):
@@ -111,7 +111,7 @@ def readback(name: str, value: float | int, *, units: str = "", precision: int =
 
 def text_readback(name: str, value: str = "", *, length: int = PATH_LENGTH) -> Any:
     """Read-only long string (CHAR waveform)."""
-    return pvproperty(name=name, value=value, dtype=str, max_length=length, read_only=True)
+    return pvproperty(name=name, value=value, dtype=str, max_length=length, string_encoding="utf-8", read_only=True)
 
 
 def label(name: str, value: str) -> Any:
@@ -178,7 +178,7 @@ def choice_setting(name: str, options: Sequence[str], value: str | None = None) 
 
 def text_setting(name: str, value: str = "", *, length: int = PATH_LENGTH) -> SubGroup:
     """Setpoint and ``_RBV`` of a long string (CHAR waveform)."""
-    return _pair(name=name, value=value, dtype=str, max_length=length, put=_accepting_putter(name))
+    return _pair(name=name, value=value, dtype=str, max_length=length, string_encoding="utf-8", put=_accepting_putter(name))
 
 
 def label_setting(name: str, value: str) -> SubGroup:

@@ -1,0 +1,114 @@
+"""``xbat demo``: everything at once on a simulated beamline, for a newcomer's first minute."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from contextlib import ExitStack
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xbat_live import __version__
+from xbat_live.cli.display import Display
+from xbat_live.cli.errors import EXIT_RUN_FAILED, exit_on_error
+from xbat_live.cli.run import acquire
+from xbat_live.cli.services import with_archive
+from xbat_live.config import ExperimentConfig, make_config
+from xbat_live.units import format_si
+
+if TYPE_CHECKING:
+    from xbat_live.callbacks import RunState
+    from xbat_live.plans import SeriesSummary
+    from xbat_live.sim.settings import TwinSettings
+
+TIME_SCALE = 600.0
+
+
+def demo(
+    seconds: Annotated[float, typer.Option(help="How long the operando run goes on, s.", min=5, max=3600)] = 60.0,
+    directory: Annotated[Path, typer.Option(help="Everything is kept below this folder; delete it freely.")] = Path("xbat-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the simulated sample and its instabilities.")] = 1,
+    frames: Annotated[Path | None, typer.Option(help="Play recorded frames (.xrm, .tif, .h5) instead of the simulated sample.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+) -> None:
+    """Run a dose-aware operando TXM series on a simulated beamline: real EPICS, real HDF5, real Tiled, no hardware.
+
+    Frames blurred by vibration are rejected and retaken, the sample's drift is followed, and at the dose limit the beam moves
+    to a fresh spot. Ends by itself, with the shutter closed. Exit code 0 when the run succeeded.
+
+    Examples:  xbat demo    |    xbat demo --seconds 20 --json    |    xbat demo --frames recorded/
+    """
+    display = Display(as_json=as_json)
+    folder = (directory / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    folder.mkdir(parents=True)
+    display.say(f"xbat_live {__version__}, demo session in {folder} (delete freely; nothing leaves this machine)")
+    with exit_on_error(), ExitStack() as stack:
+        config = start_services(stack, display, folder, seconds=seconds, seed=seed, frames=frames)
+        display.say(f"operando run, {seconds:g} s, {TIME_SCALE:g} times faster than life; Ctrl-C ends it safely", style="bold")
+        state, summary, error = acquire(config, display)
+        display.say("run ended, shutter closed; writing the last documents to Tiled")
+    relative = _shortest(folder)
+    display.result(state, outcome=summary.outcome if summary else str(error), directory=str(folder))
+    _tell(display, state, summary, relative)
+    if error is not None:
+        display.say(f"run failed: {error}", style="bold red")
+        raise typer.Exit(EXIT_RUN_FAILED)
+
+
+def start_services(
+    stack: ExitStack, display: Display, folder: Path, *, seconds: float, seed: int, frames: Path | None
+) -> ExperimentConfig:
+    """Start Tiled and the simulated beamline side by side; they end with `stack`. Return the experiment to run on them."""
+    from xbat_live.archive import TiledServer
+    from xbat_live.sim.environment import free_port
+    from xbat_live.sim.server import SimulatorProcess
+    from xbat_live.sim.settings import TwinSettings
+
+    port = free_port()
+    settings = TwinSettings(seed=seed, time_scale=TIME_SCALE, frames=frames.resolve() if frames else None)
+    config = demo_config(folder, port=port, seconds=seconds, settings=settings)
+    frame_folder = config.path(config.camera.directory)
+    frame_folder.mkdir(parents=True, exist_ok=True)
+    tiled = stack.enter_context(TiledServer(config.path(config.archive.directory), readable_storage=[frame_folder]))
+    display.say(f"Tiled       {tiled.ui_url}   (API key: {tiled.api_key_file})")
+    stack.enter_context(
+        SimulatorProcess(settings, prefix=config.beamline.prefix, port=port, work_directory=folder / "twin")
+    )
+    display.say("ok  IOCs    TXM stage, camera, monochromator, potentiostat, shutter (EPICS on loopback)", style="green")
+    tiled.wait_ready(timeout_s=90)
+    display.say("ok  Tiled   answers", style="green")
+    return with_archive(config, tiled.uri, tiled.api_key)
+
+
+def demo_config(folder: Path, *, port: int, seconds: float, settings: TwinSettings) -> ExperimentConfig:
+    """Return the demo's experiment in `folder`, for the simulated beamline at `port`."""
+    content: dict[str, Any] = tomllib.loads(files("xbat_live.cli").joinpath("demo.toml").read_text())
+    content["base_directory"] = str(folder)
+    content["beamline"] = {"channel_access": {"port": port}}
+    content["plan"]["duration"] = f"{seconds} s"
+    if settings.frames is not None:
+        content["camera"]["pixel_size"] = f"{settings.sensor.pixel_size_um} um"
+        content["camera"]["roi"] = None
+    (folder / "experiment.toml").write_text(files("xbat_live.cli").joinpath("demo.toml").read_text())
+    return make_config(content, source="demo.toml")
+
+
+def _tell(display: Display, state: RunState, summary: SeriesSummary | None, folder: Path) -> None:
+    if summary is not None:
+        display.say(
+            f"{summary.points} points, {summary.frames} frames, {summary.rejected} rejected (kept and marked), "
+            f"{summary.corrections} drift corrections, {summary.relocations} relocations, "
+            f"{format_si(state.dose_gy, 'Gy')} at the last spot",
+            style="bold",
+        )
+    display.say("look at the results:")
+    display.console.print(f"  xbat serve {folder / 'archive'}        # then open the printed address")
+    display.console.print(f"  frames      {folder / 'frames'}        # HDF5, /entry/data/data, flat, dark")
+    display.console.print(f"  dose ledger {folder / 'ledger'}")
+
+
+def _shortest(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

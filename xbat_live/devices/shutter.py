@@ -1,0 +1,200 @@
+"""Fast shutter. Whatever is not known to be closed counts as open."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from ophyd import Component as Cpt
+from ophyd import Device, EpicsSignal, EpicsSignalRO
+from ophyd.status import DeviceStatus
+from ophyd.utils import DisconnectedError
+
+from xbat_live.devices.epics import UnitsMixin
+
+logger = logging.getLogger(__name__)
+
+_COMMAND = {"Open": "Open", "Closed": "Close", "Close": "Close"}
+_READ_S = 1.0
+
+
+class ShutterError(RuntimeError):
+    """The shutter did not confirm a command."""
+
+
+class FastShutter(UnitsMixin, Device):
+    """Fast shutter with its own open-time counter and its own watchdog, both in the IOC.
+
+    `open_time_s` (all openings together) and `last_open_time_s` are read without a monitor: the dose account needs them as
+    they are now. `max_open_s` is the hardware watchdog: the shutter closes by itself after that time; 0 switches it off.
+
+    Parameters
+    ----------
+    move_timeout_s
+        Time within which `status` must confirm a command, s.
+    """
+
+    command = Cpt(EpicsSignal, "Cmd", string=True, kind="omitted")
+    status = Cpt(EpicsSignalRO, "Status", string=True, auto_monitor=True)
+    open_time_s = Cpt(EpicsSignalRO, "OpenTime_RBV")
+    last_open_time_s = Cpt(EpicsSignalRO, "LastOpenTime_RBV")
+    open_count = Cpt(EpicsSignalRO, "OpenCount_RBV", auto_monitor=True)
+    watchdog_trips = Cpt(EpicsSignalRO, "WatchdogTrips_RBV", auto_monitor=True)
+    max_open_s = Cpt(EpicsSignal, "MaxOpen", kind="omitted", auto_monitor=True)
+
+    signal_units: ClassVar[Mapping[str, str]] = {"open_time_s": "s", "last_open_time_s": "s", "max_open_s": "s"}
+
+    def __init__(self, prefix: str = "", *, move_timeout_s: float = 2.0, **kwargs: Any) -> None:
+        super().__init__(prefix, **kwargs)
+        self.move_timeout_s = move_timeout_s
+
+    @property
+    def is_open(self) -> bool:
+        """True unless the shutter is known to be closed: moving, unknown and disconnected count as open."""
+        try:
+            return not self.status.connected or str(self.status.get()) != "Closed"
+        except (TimeoutError, DisconnectedError):
+            return True
+
+    def set(self, value: str) -> DeviceStatus:
+        """Command ``"Open"`` or ``"Closed"``.
+
+        Returns
+        -------
+        ophyd.status.DeviceStatus
+            Done when `status` confirms; fails with `ShutterError` when it does not within `move_timeout_s`.
+
+        Raises
+        ------
+        ValueError
+            Any other value.
+        """
+        if value not in _COMMAND:
+            raise ValueError(f"{self.name}: {value!r} is no shutter position; use 'Open' or 'Closed'")
+        target = "Open" if value == "Open" else "Closed"
+        status = DeviceStatus(self)
+        finish = _Once(status)
+        timer = threading.Timer(self.move_timeout_s, lambda: finish(ShutterError(self._unconfirmed(target))))
+        timer.daemon = True
+
+        def watch(value: Any = None, **_: Any) -> None:
+            if str(value) == target:
+                finish(None)
+
+        def tidy(_: DeviceStatus) -> None:
+            timer.cancel()
+            self.status.clear_sub(watch)
+
+        status.add_callback(tidy)
+        timer.start()
+
+        def commanded(**_: Any) -> None:
+            # The cached monitor value may be older than this command, so `status` is asked. A shutter that answers before it
+            # has arrived is caught by the monitor; the second question closes the gap between the first one and the monitor.
+            if self._confirms(target, finish):
+                return
+            self.status.subscribe(watch, run=False)
+            self._confirms(target, finish)
+
+        self._send(_COMMAND[value], commanded)
+        return status
+
+    def close_now(self) -> bool:
+        """Command the shutter to close and return at once; from any thread, callbacks included.
+
+        Returns
+        -------
+        bool
+            False when there is no connection: the command could not be sent, and the log says so.
+        """
+        if not self.command.connected:
+            logger.critical("%s: cannot be closed, %s is not connected; close it by hand", self.name, self.command.setpoint_pvname)
+            return False
+        try:
+            self.command.put("Close", wait=False, connection_timeout=0.1)
+        except Exception:
+            logger.critical("%s: the command to close could not be sent; close it by hand", self.name, exc_info=True)
+            return False
+        return True
+
+    def stage(self) -> list[object]:
+        """Close, and wait for the confirmation.
+
+        Raises
+        ------
+        ShutterError
+            When it is not confirmed.
+        """
+        staged: list[object] = super().stage()
+        try:
+            self._close_and_wait()
+        except Exception:
+            super().unstage()
+            raise
+        return staged
+
+    def unstage(self) -> list[object]:
+        """Close; a missing confirmation is logged, so that a clean-up gets on and no earlier error is hidden."""
+        if self.close_now():
+            try:
+                self._close_and_wait()
+            except Exception:
+                logger.critical("%s: closing was not confirmed; it counts as open", self.name, exc_info=True)
+        unstaged: list[object] = super().unstage()
+        return unstaged
+
+    def pause(self) -> None:
+        """Close: the RunEngine alone would leave the beam on the sample during a pause."""
+        self.close_now()
+
+    def stop(self, *, success: bool = False) -> None:
+        """Close, whether or not the plan went well."""
+        self.close_now()
+
+    def _close_and_wait(self) -> None:
+        status = self.set("Closed")
+        status.wait(timeout=self.move_timeout_s + 1)
+
+    def _send(self, command: str, done: Callable[..., None]) -> None:
+        self.command.put(command, wait=False, use_complete=True, callback=done)
+
+    def _confirms(self, target: str, finish: _Once) -> bool:
+        try:
+            value = str(self.status.get(use_monitor=False, timeout=_READ_S, connection_timeout=0.1))
+        except Exception as error:
+            finish(ShutterError(f"{self._unconfirmed(target)} ({error})"))
+            return True
+        if value == target:
+            finish(None)
+        return value == target
+
+    def _unconfirmed(self, target: str) -> str:
+        try:
+            last = repr(str(self.status.get(connection_timeout=0.1))) if self.status.connected else "not connected"
+        except Exception:
+            last = "not readable"
+        return (
+            f"{self.name} ({self.prefix}): {target!r} not confirmed within {self.move_timeout_s:g} s, last status {last}; "
+            "anything but Closed counts as open"
+        )
+
+
+class _Once:
+    """End a status once, by whoever comes first: command, monitor or timer."""
+
+    def __init__(self, status: DeviceStatus) -> None:
+        self._status = status
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def __call__(self, error: Exception | None) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        if error is None:
+            self._status.set_finished()
+        else:
+            self._status.set_exception(error)
