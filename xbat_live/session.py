@@ -234,7 +234,7 @@ def open_archive(config: ExperimentConfig, stack: ExitStack) -> ArchiveWriter | 
 def _timed_step(step: ProtocolStep) -> TimedStep:
     return TimedStep(
         PotentiostatStep(
-            mode={"ocv": "OCV", "galvanostatic": "Galvanostatic", "hold": "Hold"}[step.mode],
+            mode=step.mode,
             c_rate_per_h=(-1 if step.discharge else 1) * step.c_rate_per_h if step.c_rate_per_h is not None else None,
             hold_v=step.hold_v,
             cutoff_high_v=step.cutoff_high_v,

@@ -51,7 +51,7 @@ def advance(cycling: Cycling, potentiostat: Potentiostat) -> MsgGenerator[str | 
             return None
     cycling.index += 1
     if cycling.index >= len(cycling.steps):
-        yield from potentiostat.rest_plan() if hasattr(potentiostat, "rest_plan") else bps.null()
+        yield from bps.abs_set(potentiostat, PotentiostatStep("ocv"), wait=True)
         return "protocol finished, cell at open circuit"
     cycling.started_s = time.monotonic()
     step = cycling.steps[cycling.index].step

@@ -62,10 +62,18 @@ def expose(
         Before the shutter moves.
     """
     yield from _set_frame_type(beamline, stream)
+    point.fill(frame_type=_FRAME_TYPE[stream], exposure_s=exposure_s)
     label = f"{stream} {point.field.get()} spot {point.spot.get()}"
     delivery = yield from guarded_exposure(beamline, guard, exposure_s=exposure_s, label=label)
-    settlement = delivery.settlement
-    point.fill(open_time_s=delivery.open_time_s, dose_delivered_gy=settlement.delivered_gy, dose_gy=settlement.peak_total_gy)
+    request, settlement = delivery.reservation.request, delivery.settlement
+    point.fill(
+        sample_x_um=request.x_um,
+        sample_y_um=request.y_um,
+        open_time_s=delivery.open_time_s,
+        dose_reserved_gy=delivery.reservation.peak_after_gy - delivery.reservation.peak_before_gy,
+        dose_delivered_gy=settlement.delivered_gy,
+        dose_gy=settlement.peak_total_gy,
+    )
     yield from save_event(beamline, point, readables, stream=stream)
     return delivery
 
@@ -116,7 +124,7 @@ def take_darks(beamline: TxmBeamline, point: PointRecord, *, n: int) -> MsgGener
     """Take `n` frames with the shutter closed into the stream ``dark``."""
     yield from close_shutter(beamline)
     yield from _set_frame_type(beamline, DARK)
-    point.fill(field="dark", attempt=0, open_time_s=0.0, dose_delivered_gy=0.0)
+    point.fill(field="dark", attempt=0, frame_type=_FRAME_TYPE[DARK], open_time_s=0.0, dose_delivered_gy=0.0)
     for _ in range(n):
         yield from bps.trigger(beamline.camera, wait=True)
         yield from save_event(beamline, point, (), stream=DARK)
