@@ -179,7 +179,7 @@ def make_account(config: ExperimentConfig, ledger: dose.Ledger) -> dose.DoseAcco
     if section.rate_limit_gy_s is not None:
         limits.append(
             dose.DoseLimit(
-                name="dose rate limit", material=sample.material, rate_limit_gy_s=section.rate_limit_gy_s, model=section.model
+                name="dose rate limit", material=sample.material, rate_gy_s=section.rate_limit_gy_s, model=section.model
             )
         )
     return dose.DoseAccount(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import errno
 import fcntl
@@ -55,9 +56,19 @@ class TiledServer:
     ...     client = connect(server.uri, server.api_key)
     """
 
-    def __init__(self, directory: Path | str, *, port: int, readable_storage: Iterable[Path | str] = (), api_key: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        port: int,
+        readable_storage: Iterable[Path | str] = (),
+        api_key: str | None = None,
+    ) -> None:
         self.settings = ArchiveSettings(
-            directory=Path(directory), port=port, readable_storage=tuple(Path(path) for path in readable_storage), api_key=api_key
+            directory=Path(directory),
+            port=port,
+            readable_storage=tuple(Path(path) for path in readable_storage),
+            api_key=api_key,
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
@@ -91,7 +102,9 @@ class TiledServer:
             The port is taken, or a folder is missing or cannot be written.
         """
         if self._process is not None and self._process.poll() is None:
-            raise ArchiveError(f"the archive's server runs already (process {self._process.pid}, port {self.settings.port})")
+            raise ArchiveError(
+                f"the archive's server runs already (process {self._process.pid}, port {self.settings.port})"
+            )
         check_port(self.settings.host, self.settings.port)
         config = self.settings.prepare()
         log = self.settings.log_file
@@ -142,13 +155,17 @@ class TiledServer:
         with httpx.Client(trust_env=False, timeout=5.0) as http:
             while True:
                 if (code := self._process.poll()) is not None:
-                    raise ArchiveError(f"the archive's server ended with code {code} before it was ready; {self._log_tail()}")
+                    raise ArchiveError(
+                        f"the archive's server ended with code {code} before it was ready; {self._log_tail()}"
+                    )
                 with contextlib.suppress(httpx.TransportError):
                     answer = http.get(f"{self.uri}/metadata/", headers=headers)
                     if answer.status_code == httpx.codes.OK:
                         return time.monotonic() - self._started_s
                     if answer.status_code == httpx.codes.UNAUTHORIZED:
-                        raise ArchiveError(f"another Tiled with another key answers at {self.uri}; stop it or use another port")
+                        raise ArchiveError(
+                            f"another Tiled with another key answers at {self.uri}; stop it or use another port"
+                        )
                 if time.monotonic() > deadline:
                     raise ArchiveError(f"the archive's server is not ready after {timeout_s:g} s; {self._log_tail()}")
                 time.sleep(_POLL_S)
@@ -199,7 +216,9 @@ class TiledServer:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -225,8 +244,12 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise ArchiveError(f"port {port} on {host} is taken (another xbat serve?); stop what uses it or give --port") from error
-            raise ArchiveError(f"cannot listen on {host} port {port}: {error.strerror}; give another --host or --port") from error
+                raise ArchiveError(
+                    f"port {port} on {host} is taken (another xbat serve?); stop what uses it or give --port"
+                ) from error
+            raise ArchiveError(
+                f"cannot listen on {host} port {port}: {error.strerror}; give another --host or --port"
+            ) from error
 
 
 def child_main(arguments: list[str]) -> None:
@@ -269,7 +292,15 @@ def _run(config_file: Path, api_key: str) -> None:
             _initialize(catalog_file)
         # uvicorn raises a SIGINT again after its shutdown; a server that was told to end has ended well.
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.run(build_app_from_config(config), log_config=LOGGING_CONFIG, **config.uvicorn)
+            uvicorn.run(build_app_from_config(config), log_config=_log_config(LOGGING_CONFIG), **config.uvicorn)
+
+
+def _log_config(template: dict[str, Any]) -> dict[str, Any]:
+    """Return Tiled's logging without colour codes when the log is a file."""
+    config = copy.deepcopy(template)
+    for formatter in config["formatters"].values():
+        formatter["use_colors"] = sys.stderr.isatty()
+    return config
 
 
 def _initialize(catalog_file: Path) -> None:
@@ -290,7 +321,9 @@ def _sole_use(directory: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.seek(0)
-            raise ArchiveError(f"archive folder {directory}: in use by process {lock.read().strip()}; stop it or name another folder") from error
+            raise ArchiveError(
+                f"archive folder {directory}: in use by process {lock.read().strip()}; stop it or name another folder"
+            ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

@@ -49,11 +49,15 @@ class ArchiveSettings:
     def __post_init__(self) -> None:
         """Make paths absolute: the server is another process with another working directory."""
         object.__setattr__(self, "directory", Path(self.directory).expanduser().resolve())
-        object.__setattr__(self, "readable_storage", tuple(Path(path).expanduser().resolve() for path in self.readable_storage))
+        object.__setattr__(
+            self, "readable_storage", tuple(Path(path).expanduser().resolve() for path in self.readable_storage)
+        )
         if not 1 <= self.port <= 65535:
             raise ArchiveError(f"port = {self.port}: not a TCP port, allowed 1 to 65535")
         if self.api_key is not None and not self.api_key.isalnum():
-            raise ArchiveError("the API key of the archive may hold letters and digits only (it is pasted into URLs); leave it out to have one made")
+            raise ArchiveError(
+                "the API key of the archive may hold letters and digits only (it is pasted into URLs); leave it out to have one made"
+            )
 
     @property
     def config_file(self) -> Path:
@@ -122,7 +126,9 @@ class ArchiveSettings:
             (self.directory / "arrays").mkdir(parents=True, exist_ok=True)
             self.config_file.write_text(self.configuration())
         except OSError as error:
-            raise ArchiveError(f"archive folder {self.directory}: cannot be written ({error}); free the disk or name another folder") from error
+            raise ArchiveError(
+                f"archive folder {self.directory}: cannot be written ({error}); free the disk or name another folder"
+            ) from error
         return self.config_file
 
     def configuration(self) -> str:
@@ -181,10 +187,16 @@ def _stored_key(path: Path) -> str:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             path.chmod(0o600)
-            logger.warning("%s had mode %o and could be read by others; it is 600 now. Delete it to have a new key made", path, mode)
+            logger.warning(
+                "%s had mode %o and could be read by others; it is 600 now. Delete it to have a new key made",
+                path,
+                mode,
+            )
         key = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ArchiveError(f"API key file {path}: cannot be read ({error}); delete it to have a new key made") from error
+        raise ArchiveError(
+            f"API key file {path}: cannot be read ({error}); delete it to have a new key made"
+        ) from error
     if not key.isalnum():
         raise ArchiveError(f"API key file {path}: holds no key (letters and digits); delete it to have a new one made")
     return key

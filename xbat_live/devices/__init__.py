@@ -1,7 +1,8 @@
 """ophyd devices of a TXM beamline: one set of classes for a real beamline and for simulated IOCs.
 
-Loading ophyd starts the Channel Access library, which reads its ``EPICS_CA_*`` variables in that moment. The names below are
-therefore loaded when first used: ``from xbat_live.devices import configure_channel_access`` does not load ophyd yet.
+Loading ophyd starts the Channel Access library, which reads its ``EPICS_CA_*`` variables in that moment. The names
+below are therefore loaded when first used: ``from xbat_live.devices import configure_channel_access`` does not load
+ophyd yet.
 """
 
 from importlib import import_module
@@ -17,15 +18,23 @@ if TYPE_CHECKING:
         TxmBeamline,
         build_beamline,
         connection_report,
+        wait_for_connection,
     )
-    from xbat_live.devices.camera import FrameAddress, Roi, SafeSingleTrigger, TxmCamera
+    from xbat_live.devices.camera import Roi, TxmCamera
     from xbat_live.devices.epics import ChannelAccessError, configure_channel_access, set_default_timeouts
-    from xbat_live.devices.file_store import FRAME_DATASETS, SINGLE_DATASET, FrameFilePlugin, FrameWriteError
+    from xbat_live.devices.file_store import (
+        FRAME_DATASETS,
+        SINGLE_DATASET,
+        FrameAddress,
+        FrameFilePlugin,
+        FrameWriteError,
+    )
     from xbat_live.devices.monochromator import Monochromator
     from xbat_live.devices.potentiostat import Potentiostat, PotentiostatError, PotentiostatStep
     from xbat_live.devices.shutter import FastShutter, ShutterError
     from xbat_live.devices.soft import AnalysisRecord, DecisionRecord, PointRecord, SoftRecord, SoftSignal
     from xbat_live.devices.stage import TxmMotor, TxmStage
+    from xbat_live.devices.trigger import SafeSingleTrigger
 
 _HOME = {
     "beam": ("Attenuator", "IonChamber", "StorageRing"),
@@ -37,15 +46,17 @@ _HOME = {
         "TxmBeamline",
         "build_beamline",
         "connection_report",
+        "wait_for_connection",
     ),
-    "camera": ("FrameAddress", "Roi", "SafeSingleTrigger", "TxmCamera"),
+    "camera": ("Roi", "TxmCamera"),
     "epics": ("ChannelAccessError", "configure_channel_access", "set_default_timeouts"),
-    "file_store": ("FRAME_DATASETS", "SINGLE_DATASET", "FrameFilePlugin", "FrameWriteError"),
+    "file_store": ("FRAME_DATASETS", "SINGLE_DATASET", "FrameAddress", "FrameFilePlugin", "FrameWriteError"),
     "monochromator": ("Monochromator",),
     "potentiostat": ("Potentiostat", "PotentiostatError", "PotentiostatStep"),
     "shutter": ("FastShutter", "ShutterError"),
     "soft": ("AnalysisRecord", "DecisionRecord", "PointRecord", "SoftRecord", "SoftSignal"),
     "stage": ("TxmMotor", "TxmStage"),
+    "trigger": ("SafeSingleTrigger",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -84,6 +95,7 @@ __all__ = [
     "configure_channel_access",
     "connection_report",
     "set_default_timeouts",
+    "wait_for_connection",
 ]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO
 from ophyd.status import Status
@@ -15,7 +18,7 @@ class Attenuator(UnitsMixin, Device):
 
     transmission = Cpt(EpicsSignal, "Transmission_RBV", write_pv="Transmission", auto_monitor=True, tolerance=1e-4)
 
-    signal_units = {"transmission": "1"}
+    signal_units: ClassVar[Mapping[str, str]] = {"transmission": "1"}
 
     def check_value(self, value: float) -> None:
         """Refuse a transmission outside 0 to 1.
@@ -44,7 +47,7 @@ class IonChamber(UnitsMixin, Device):
 
     current_na = Cpt(EpicsSignalRO, "Current_RBV", kind="hinted")
 
-    signal_units = {"current_na": "nA"}
+    signal_units: ClassVar[Mapping[str, str]] = {"current_na": "nA"}
 
 
 class StorageRing(UnitsMixin, Device):
@@ -52,4 +55,4 @@ class StorageRing(UnitsMixin, Device):
 
     current_ma = Cpt(EpicsSignalRO, "Current_RBV", auto_monitor=True)
 
-    signal_units = {"current_ma": "mA"}
+    signal_units: ClassVar[Mapping[str, str]] = {"current_ma": "mA"}

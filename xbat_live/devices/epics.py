@@ -1,4 +1,4 @@
-"""Channel Access for this process: which IOCs are seen, and how long they are waited for. Loads neither ophyd nor libca."""
+"""Channel Access for this process: which IOCs are seen, how long they are waited for. Does not load ophyd or libca."""
 
 from __future__ import annotations
 
@@ -38,11 +38,14 @@ def configure_channel_access(environ: Mapping[str, str] | None = None) -> None:
         os.environ.update(wanted)
         os.environ.setdefault("EPICS_CA_MAX_ARRAY_BYTES", _MAX_ARRAY_BYTES)
         return
-    different = [f"{key}={os.environ.get(key)!r} (wanted {value!r})" for key, value in wanted.items() if os.environ.get(key) != value]
+    in_force = {key: os.environ.get(key) for key in wanted}
+    different = [
+        f"{key}={in_force[key]!r} (wanted {value!r})" for key, value in wanted.items() if in_force[key] != value
+    ]
     if different:
         raise ChannelAccessError(
-            f"Channel Access runs already with {', '.join(different)}; its settings are read once, when ophyd is imported. "
-            "Call configure_channel_access() before importing ophyd, or use a new process"
+            f"Channel Access runs already with {', '.join(different)}; its settings are read once, when ophyd is "
+            "imported. Call configure_channel_access() before importing ophyd, or use a new process"
         )
 
 
@@ -78,14 +81,15 @@ def set_default_timeouts(*, connection_s: float = 5.0, read_s: float = 3.0, writ
         EpicsSignalBase.set_defaults(**wanted)
     except RuntimeError as error:
         raise ChannelAccessError(
-            f"timeouts {wanted} (s) come too late: EPICS signals exist already. Call set_default_timeouts() before making devices"
+            f"timeouts {wanted} (s) come too late: EPICS signals exist already. "
+            "Call set_default_timeouts() before making devices"
         ) from error
 
 
 class UnitsMixin:
     """Fill in the unit of a device's signals where the IOC gives none, so that every data key in a run has one.
 
-    A unit that the IOC does give is never changed: `TxmBeamline.check_units` compares those that the arithmetic relies on.
+    A unit that the IOC does give is never changed: `TxmBeamline.check_units` compares those the arithmetic relies on.
 
     Attributes
     ----------

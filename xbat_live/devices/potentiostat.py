@@ -58,9 +58,13 @@ class PotentiostatStep:
         if self.mode == "hold" and self.hold_v is None:
             raise ValueError("a hold step needs hold_v (V)")
         if self.cutoff_low_v >= self.cutoff_high_v:
-            raise ValueError(f"cutoff_low_v {self.cutoff_low_v:g} V is not below cutoff_high_v {self.cutoff_high_v:g} V")
+            raise ValueError(
+                f"cutoff_low_v {self.cutoff_low_v:g} V is not below cutoff_high_v {self.cutoff_high_v:g} V"
+            )
         if self.hold_v is not None and not self.cutoff_low_v <= self.hold_v <= self.cutoff_high_v:
-            raise ValueError(f"hold_v {self.hold_v:g} V is outside the cut-offs {self.cutoff_low_v:g} to {self.cutoff_high_v:g} V")
+            raise ValueError(
+                f"hold_v {self.hold_v:g} V is outside the cut-offs {self.cutoff_low_v:g} to {self.cutoff_high_v:g} V"
+            )
 
     def settings(self) -> dict[str, float | str]:
         """Return the values to write, by attribute of `Potentiostat`, in the order of writing."""
@@ -77,7 +81,9 @@ class PotentiostatStep:
     def __str__(self) -> str:
         what = {
             "ocv": "open circuit",
-            "galvanostatic": f"{self.current_ma:g} mA" if self.current_ma is not None else f"{self.c_rate_per_h or 0:g} C",
+            "galvanostatic": f"{self.current_ma:g} mA"
+            if self.current_ma is not None
+            else f"{self.c_rate_per_h or 0:g} C",
             "hold": f"hold {self.hold_v or 0:g} V",
         }[self.mode]
         return f"{what}, cut-offs {self.cutoff_low_v:g} to {self.cutoff_high_v:g} V"
@@ -86,7 +92,8 @@ class PotentiostatStep:
 class Potentiostat(UnitsMixin, Device):
     """A potentiostat channel with one cell.
 
-    ``bps.abs_set(potentiostat, step)`` starts a step and is done when the potentiostat runs it; the step then ends by itself.
+    ``bps.abs_set(potentiostat, step)`` starts a step and is done when the potentiostat runs it; the step then ends by
+    itself.
     """
 
     mode = Cpt(EpicsSignal, "Mode", string=True, auto_monitor=True)
@@ -132,7 +139,9 @@ class Potentiostat(UnitsMixin, Device):
             try:
                 self._apply(step)
             except Exception as error:
-                status.set_exception(PotentiostatError(f"{self.name} ({self.prefix}): step '{step}' was not started: {error}"))
+                status.set_exception(
+                    PotentiostatError(f"{self.name} ({self.prefix}): step '{step}' was not started: {error}")
+                )
             else:
                 status.set_finished()
 
@@ -149,8 +158,8 @@ class Potentiostat(UnitsMixin, Device):
         Parameters
         ----------
         success
-            The RunEngine says True when it pauses, or ends a plan well, and stops all that it has set. The cell is then left
-            to its protocol; a cell does not stop ageing because somebody pressed Ctrl-C.
+            The RunEngine says True when it pauses, or ends a plan well, and stops all that it has set. The cell is then
+            left to its protocol; a cell does not stop ageing because somebody pressed Ctrl-C.
         """
         if success:
             return

@@ -27,8 +27,9 @@ class ShutterError(RuntimeError):
 class FastShutter(UnitsMixin, Device):
     """Fast shutter with its own open-time counter and its own watchdog, both in the IOC.
 
-    `open_time_s` (all openings together) and `last_open_time_s` are read without a monitor: the dose account needs them as
-    they are now. `max_open_s` is the hardware watchdog: the shutter closes by itself after that time; 0 switches it off.
+    `open_time_s` (all openings together) and `last_open_time_s` are read without a monitor: the dose account needs them
+    as they are now. `max_open_s` is the hardware watchdog: the shutter closes by itself after that time; 0 switches it
+    off.
 
     Parameters
     ----------
@@ -91,8 +92,9 @@ class FastShutter(UnitsMixin, Device):
         timer.start()
 
         def commanded(**_: Any) -> None:
-            # The cached monitor value may be older than this command, so `status` is asked. A shutter that answers before it
-            # has arrived is caught by the monitor; the second question closes the gap between the first one and the monitor.
+            # The cached monitor value may be older than this command, so `status` is asked. A shutter that answers
+            # before it has arrived is caught by the monitor; the second question closes the gap between the first one
+            # and the monitor.
             if self._confirms(target, finish):
                 return
             self.status.subscribe(watch, run=False)
@@ -110,7 +112,9 @@ class FastShutter(UnitsMixin, Device):
             False when there is no connection: the command could not be sent, and the log says so.
         """
         if not self.command.connected:
-            logger.critical("%s: cannot be closed, %s is not connected; close it by hand", self.name, self.command.setpoint_pvname)
+            logger.critical(
+                "%s: cannot be closed, %s is not connected; close it by hand", self.name, self.command.setpoint_pvname
+            )
             return False
         try:
             self.command.put("Close", wait=False, connection_timeout=0.1)
@@ -176,8 +180,8 @@ class FastShutter(UnitsMixin, Device):
         except Exception:
             last = "not readable"
         return (
-            f"{self.name} ({self.prefix}): {target!r} not confirmed within {self.move_timeout_s:g} s, last status {last}; "
-            "anything but Closed counts as open"
+            f"{self.name} ({self.prefix}): {target!r} not confirmed within {self.move_timeout_s:g} s, "
+            f"last status {last}; anything but Closed counts as open"
         )
 
 

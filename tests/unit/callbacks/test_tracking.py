@@ -1,0 +1,70 @@
+"""Image shifts and stage readings become drift in sample coordinates, with the right sign."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xbat_live.callbacks import DriftTracker, FeedbackCheck
+
+PIXEL_UM = 0.05
+
+
+def verdict(shift_yx_px, accepted=True):
+    return SimpleNamespace(accepted=accepted, shift_yx_px=shift_yx_px, sigma_yx_px=(0.02, 0.02))
+
+
+def image_shift_px(drift_um, stage_um):
+    """Content moves by (drift - stage step) / pixel: see docs/explanation/decisions/0005."""
+    return tuple((np.asarray(drift_um) - np.asarray(stage_um)) / PIXEL_UM)
+
+
+def test_a_sample_at_rest_stays_where_the_stage_says():
+    tracker = DriftTracker(PIXEL_UM)
+    for t_s in range(5):
+        place = tracker.update("0/A", t_s * 60.0, verdict((0.0, 0.0)), np.array([10.0, 20.0]))
+    assert place.sample_yx_um == pytest.approx([10.0, 20.0], abs=0.01)
+
+
+def test_a_drifting_sample_is_followed_whether_or_not_the_stage_moves():
+    tracker = DriftTracker(PIXEL_UM)
+    stage = np.zeros(2)
+    for step in range(40):
+        drift = np.array([0.1 * step, 0.0])
+        if step == 20:
+            stage = np.array([2.0, 0.0])  # the stage follows: the image jumps back, the drift does not
+        place = tracker.update("0/A", step * 60.0, verdict(image_shift_px(drift, stage)), stage)
+    assert tracker.drift_yx_um == pytest.approx(drift, abs=0.1)
+    assert place.sample_yx_um == pytest.approx(stage - drift, abs=0.01)
+
+
+def test_a_new_spot_takes_the_drift_over():
+    tracker = DriftTracker(PIXEL_UM)
+    for step in range(20):
+        tracker.update("0/A", step * 60.0, verdict(image_shift_px((0.2 * step, 0.0), (0.0, 0.0))), np.zeros(2))
+    before = tracker.drift_yx_um.copy()
+    place = tracker.update("1/A", 20 * 60.0, verdict((0.0, 0.0)), np.array([50.0, 0.0]))
+    assert place.sample_yx_um == pytest.approx(np.array([50.0, 0.0]) - before, abs=0.3)
+
+
+def test_a_rejected_frame_moves_nothing():
+    tracker = DriftTracker(PIXEL_UM)
+    tracker.update("0/A", 0.0, verdict((0.0, 0.0)), np.zeros(2))
+    tracker.update("0/A", 60.0, verdict((400.0, 400.0), accepted=False), np.zeros(2))
+    assert tracker.drift_yx_um == pytest.approx([0.0, 0.0], abs=1e-9)
+
+
+@pytest.mark.parametrize(("sign", "ok"), [(-1.0, True), (+1.0, False)], ids=["content moves against the stage", "mirrored camera"])
+def test_a_sign_error_is_seen(sign, ok):
+    rng = np.random.default_rng(1)
+    check = FeedbackCheck()
+    for _ in range(20):
+        step = rng.normal(0, 0.5, 2)
+        check.update(step, sign * step + rng.normal(0, 0.35, 2))  # jitter of the stage on top
+    assert check.ok is ok
+
+
+def test_no_judgement_before_the_moves_outweigh_the_jitter():
+    check = FeedbackCheck()
+    check.update(np.array([0.1, 0.0]), np.array([0.1, 0.0]))
+    assert check.ok

@@ -1,0 +1,228 @@
+"""Carry one run's journal into Tiled, from its first document."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from xbat_live.archive.settings import ArchiveError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 3.0
+REQUEST_TIMEOUT_S = 30.0
+_DUPLICATE_NOTE = "may be duplicated"
+_BATCH_SIZE = 1000
+_REFUSED = "outside the readable storage area"
+
+
+class Callback(Protocol):
+    """What takes documents."""
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Take one document."""
+
+
+def connect(uri: str, api_key: str | None = None) -> Any:
+    """Return a Tiled client for `uri`, with timeouts that suit a server nearby.
+
+    Raises
+    ------
+    ArchiveError
+        Nothing answers there, or the key is wrong.
+    """
+    import httpx
+    from tiled.client import from_uri
+
+    local = any(f"//{host}" in uri for host in ("127.", "localhost", "[::1]"))
+    if not answers(uri):  # the client itself would go on trying for 45 s
+        raise ArchiveError(f"no Tiled server answers at {uri}; start it with: xbat serve")
+    timeout = httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    try:
+        return from_uri(uri, api_key=api_key, timeout=timeout, trust_env=not local, show_progress=False)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise ArchiveError(
+                f"the Tiled server at {uri} refuses the API key; the right one is in `api_key` in the archive's folder"
+            ) from error
+        raise
+
+
+def answers(uri: str) -> bool:
+    """Tell whether an HTTP server answers at `uri` within two seconds."""
+    import httpx
+
+    try:
+        httpx.get(uri, timeout=2.0, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+def make_tiled_writer(client: Any, *, live: bool) -> Callback:
+    """Return a callback that writes one run to Tiled and raises when it cannot.
+
+    Parameters
+    ----------
+    live
+        Write every document at once, so that viewers can follow. Otherwise in batches, some ten times faster.
+    """
+    from bluesky_tiled_plugins import TiledWriter
+
+    from xbat_live.archive.frames import one_chunk_per_frame, use_event_frames
+
+    use_event_frames()
+    writer: Callback = TiledWriter(
+        client, batch_size=1 if live else _BATCH_SIZE, patches={"resource": one_chunk_per_frame}
+    )
+    return writer
+
+
+def warm_up() -> None:
+    """Import what writing needs (two seconds), before a run has to share the interpreter with it."""
+    from xbat_live.archive.frames import use_event_frames
+
+    use_event_frames()
+
+
+@dataclass
+class RunUpload:
+    """Progress of one journal on its way into Tiled.
+
+    Attributes
+    ----------
+    uid, path
+        The run and its journal.
+    sent
+        Documents that are in Tiled.
+    attempts
+        How often it was begun.
+    failed
+        Why it was given up; None while there is hope.
+    """
+
+    uid: str
+    path: Path
+    sent: int = 0
+    attempts: int = 0
+    failed: str | None = None
+    finished: bool = False
+    _offset: int = 0
+    _writer: Callback | None = field(default=None, repr=False)
+
+    def advance(self, client: Any, *, recorded: int, limit: int, live: bool) -> int:
+        """Send up to `limit` of the `recorded` documents.
+
+        Parameters
+        ----------
+        live
+            Whether the run goes on; counts when the upload is begun, see `make_tiled_writer`.
+
+        Returns
+        -------
+        int
+            Documents sent.
+
+        Raises
+        ------
+        Exception
+            Whatever Tiled or the network raised; call `restart` before the next try.
+        """
+        if self._writer is None:
+            self.attempts += 1
+            if self.attempts == 1 and run_is_complete(client, self.uid):
+                raise FileExistsError(f"run {self.uid} is complete in Tiled already; it is left as it is")
+            remove_run(client, self.uid)
+            self._writer = make_tiled_writer(client, live=live)
+        count = 0
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            while count < limit and self.sent < recorded:
+                item = json.loads(file.readline())
+                name, doc = item["name"], item["doc"]
+                self._writer(name, doc)
+                self._offset = file.tell()
+                self.sent += 1
+                count += 1
+                if name == "stop":
+                    self._finish(client)
+                    break
+        return count
+
+    def restart(self) -> None:
+        """Forget what was sent: the next `advance` removes the partial run and begins anew."""
+        self._writer = None
+        self._offset = 0
+        self.sent = 0
+
+    def _finish(self, client: Any) -> None:
+        if not run_is_complete(client, self.uid):
+            # The answer to an append was lost, the plugin appended again: only a fresh copy is certain to have every row once.
+            raise ConnectionError(f"rows of run {self.uid} may be doubled after a lost answer; it is written again")
+        self.finished = True
+
+
+def remove_run(client: Any, uid: str) -> bool:
+    """Delete run `uid` from Tiled (never the frames, which Tiled does not own); tell whether there was one."""
+    if not run_exists(client, uid):
+        return False
+    client.delete_contents(uid, recursive=True, external_only=False)
+    return True
+
+
+def run_exists(client: Any, uid: str) -> bool:
+    """Tell whether Tiled has run `uid`, complete or not."""
+    return _metadata(client, uid) is not None
+
+
+def run_is_complete(client: Any, uid: str) -> bool:
+    """Tell whether Tiled has run `uid` with its stop document and without rows that may be doubled."""
+    metadata = _metadata(client, uid)
+    return bool(metadata) and "stop" in metadata and not _may_be_doubled(metadata)
+
+
+def why_unreadable(run: Any) -> str | None:
+    """Let the server read a corner of every array of a run; return what went wrong, None when all is well."""
+    try:
+        # Tiled registers frames wherever they are. Only reading tells that a file is missing, or lies outside the
+        # server's readable_storage: then it answers 500, the reason is in its log and in this answer.
+        run.validate(fix_errors=False, write_notes=False, raise_on_error=True)
+    except Exception as error:
+        return explain(error)
+    return None
+
+
+def _metadata(client: Any, uid: str) -> dict[str, Any] | None:
+    try:
+        return dict(client[uid].metadata)
+    except KeyError:
+        return None
+
+
+def _may_be_doubled(metadata: dict[str, Any]) -> bool:
+    return any(_DUPLICATE_NOTE in note for note in metadata.get("notes", []))
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether trying again later can help."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        return (
+            error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+            or error.response.status_code == httpx.codes.TOO_MANY_REQUESTS
+        )
+    return isinstance(error, httpx.TransportError | ConnectionError | TimeoutError | ArchiveError)
+
+
+def explain(error: BaseException) -> str:
+    """Return `error` as one line for the user."""
+    text = f"{type(error).__name__}: {error}".replace("\n", " ")
+    if _REFUSED in text:
+        text += " (remedy: name the frames' folder in readable_storage of the archive, or with xbat serve --frames, and start it again)"
+    return text

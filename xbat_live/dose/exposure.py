@@ -1,0 +1,185 @@
+"""What is asked of, and answered by, the dose account."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from xbat_live.dose.beam import check_flux
+from xbat_live.dose.cross_sections import check_energy
+from xbat_live.dose.limits import DoseLimit
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ExposureRequest:
+    """An exposure before it happens.
+
+    Attributes
+    ----------
+    x_um, y_um
+        SAMPLE coordinate under the beam's centre (stage position minus drift), um.
+    energy_ev
+        Photon energy, eV.
+    open_time_s
+        Time the shutter may be open (not the camera's exposure time), s.
+    flux_ph_s
+        Flux on the sample, photons/s.
+    run_uid, label
+        Kept with the record.
+    on_sample
+        False for an exposure beside the sample: recorded, neither deposited nor limited.
+
+    Raises
+    ------
+    ValueError
+        Not finite, negative, or an energy outside the tables.
+    """
+
+    x_um: float
+    y_um: float
+    energy_ev: float
+    open_time_s: float
+    flux_ph_s: float
+    run_uid: str = ""
+    label: str = ""
+    on_sample: bool = True
+
+    def __post_init__(self) -> None:
+        check_energy(self.energy_ev)
+        check_flux(self.flux_ph_s)
+        check_open_time(self.open_time_s)
+        for axis, value in (("x", self.x_um), ("y", self.y_um)):
+            if not abs(value) <= 1e6:
+                raise ValueError(f"sample coordinate {axis} = {value:g} um is outside -1e6 .. 1e6 um; positions are in um")
+
+    @property
+    def photons(self) -> float:
+        """Photons on the sample."""
+        return self.flux_ph_s * self.open_time_s
+
+
+def check_open_time(open_time_s: float) -> None:
+    """Check a shutter-open time, s.
+
+    Raises
+    ------
+    ValueError
+        Negative or not finite.
+    """
+    if not 0 <= open_time_s < math.inf:
+        raise ValueError(f"shutter-open time {open_time_s:g} s is not possible; expected 0 s or more")
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """An exposure that was granted and is on disk.
+
+    Attributes
+    ----------
+    id
+        Record number in the ledger.
+    request
+        What was asked.
+    peak_before_gy, peak_after_gy
+        Largest dose of the sample inside the beam's reach now, and after the exposure if it takes all that was asked, Gy.
+    limit_name, limit_gy
+        The dose limit that will bind first; empty and NaN when there is none.
+    warnings
+        What to tell the user: a limit passed 50 or 80 %, an advisory limit exceeded.
+    """
+
+    id: int
+    request: ExposureRequest
+    peak_before_gy: float
+    peak_after_gy: float
+    limit_name: str
+    limit_gy: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What an exposure gave.
+
+    Attributes
+    ----------
+    reservation_id
+        The reservation it ended; for an unreserved exposure the number of its own record.
+    open_time_s, flux_ph_s
+        Shutter-open time, s, and flux on the sample, photons/s.
+    delivered_gy
+        Peak dose of this exposure on the sample, Gy.
+    peak_total_gy
+        Largest dose of the sample inside the beam's reach now, Gy.
+    exceeds_reservation
+        True when more was delivered than had been reserved.
+    """
+
+    reservation_id: int
+    open_time_s: float
+    flux_ph_s: float
+    delivered_gy: float
+    peak_total_gy: float
+    exceeds_reservation: bool = False
+
+
+@dataclass(frozen=True)
+class FootprintDose:
+    """Dose inside the beam's footprint at a position, on the sample.
+
+    Attributes
+    ----------
+    mean_gy, percentile_gy, peak_gy
+        Mean, 99.9th percentile and largest value, Gy.
+    """
+
+    mean_gy: float
+    percentile_gy: float
+    peak_gy: float
+
+
+@dataclass(frozen=True)
+class DoseMap:
+    """Dose on the sample.
+
+    Attributes
+    ----------
+    dose_gy
+        (ny, nx) float64, Gy.
+    x_um, y_um
+        Sample coordinates of the pixel centres, (nx,) and (ny,), um.
+    """
+
+    dose_gy: FloatArray
+    x_um: FloatArray
+    y_um: FloatArray
+
+
+class DoseRefused(Exception):
+    """An exposure would exceed a limit; nothing was reserved and the shutter must not open.
+
+    Attributes
+    ----------
+    limit
+        The binding limit.
+    would_be_gy, limit_gy
+        What it would come to, with the uncertainty kept free, and the limit; in `unit`.
+    unit
+        ``Gy``, or ``Gy/s`` for a rate limit.
+    x_um, y_um
+        Sample coordinate of the exposure, um.
+    """
+
+    def __init__(self, limit: DoseLimit, would_be_gy: float, x_um: float, y_um: float, message: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.would_be_gy = would_be_gy
+        self.limit_gy = limit.value
+        self.unit = limit.unit
+        self.x_um = x_um
+        self.y_um = y_um

@@ -1,0 +1,78 @@
+"""Dose and dose-rate limits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from xbat_live.dose.cross_sections import check_model
+
+WARN_FRACTIONS = (0.5, 0.8)
+"""Fractions of a limit at which a reservation carries a warning."""
+
+
+@dataclass(frozen=True)
+class DoseLimit:
+    """A limit on the dose or on the dose rate of one material, in one dose definition.
+
+    Attributes
+    ----------
+    name
+        Shown in every refusal.
+    material
+        Material it protects.
+    limit_gy
+        Largest dose, Gy; None for a rate limit.
+    rate_gy_s
+        Largest instantaneous dose rate, Gy/s; None for a dose limit.
+    model
+        Dose definition in which the number was determined; see `LayerStack.dose_per_fluence`.
+    source
+        Where the number comes from.
+    protects
+        The scientific question that a dose above the limit would spoil.
+    advisory
+        An advisory limit warns and never refuses.
+
+    Raises
+    ------
+    ValueError
+        Not exactly one of `limit_gy` and `rate_gy_s`, a value that is not positive and finite, or an unknown model.
+    """
+
+    name: str
+    material: str
+    limit_gy: float | None = None
+    rate_gy_s: float | None = None
+    model: str = "attenuation"
+    source: str = ""
+    protects: str = ""
+    advisory: bool = False
+
+    def __post_init__(self) -> None:
+        check_model(self.model)
+        if (self.limit_gy is None) == (self.rate_gy_s is None):
+            raise ValueError(f"limit {self.name!r}: give either limit_gy (Gy) or rate_gy_s (Gy/s)")
+        if not 0 < self.value < float("inf"):
+            raise ValueError(f"limit {self.name!r}: {self.value:g} {self.unit} is not a positive, finite limit")
+
+    @property
+    def value(self) -> float:
+        """The limit, in `unit`."""
+        return self.limit_gy if self.limit_gy is not None else self.rate_gy_s if self.rate_gy_s is not None else float("nan")
+
+    @property
+    def unit(self) -> str:
+        """Unit of the limit: ``Gy`` or ``Gy/s``."""
+        return "Gy" if self.limit_gy is not None else "Gy/s"
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the limit as plain data (JSON)."""
+        return asdict(self)
+
+
+def format_gy(value: float, unit: str = "Gy") -> str:
+    """Write a dose or dose rate with three digits and an SI prefix, e.g. ``320 kGy``."""
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor * 0.9995:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"

@@ -1,0 +1,322 @@
+"""Rigid registration of optical density: coarse search over the whole field, fine step on the same material, with its sigma.
+
+Method: `imaging.md` section 4. Coarse: softly whitened cross-power of 4x further binned images, zero-padded, candidates verified by their
+normalised correlation over the overlap. Fine: both windows are cropped to the same material, the static noise shared through the flat is
+subtracted from the cross-spectrum, modes are weighted by their signal-to-noise ratio (Hannan-Thomson), the maximum is refined by Newton
+steps, and its covariance is the sandwich estimate from the residual phases.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+from scipy.signal.windows import tukey
+
+from xbat_live.imaging.correction import bin_sum
+from xbat_live.imaging.spectrum import Complex2D, CropWindow, Float, Float2D, PolarPower, fast_even_length, mode_correlation
+
+COARSE = 4
+SEARCH_PX = 10
+"""Half width, binned px, of the correlation surface searched around the coarse shift."""
+LEAST_OVERLAP = 0.3
+MARGIN_FRACTION = 0.1
+SYSTEMATIC_PX = 0.004
+"""Unbinned px added in quadrature to every sigma: interpolation and window errors that the residual phases do not show."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A coarse shift (binned px, whole numbers) and the correlation over the overlap there."""
+
+    shift_yx: tuple[int, int]
+    correlation: float
+    overlap: float
+
+
+@dataclass(frozen=True)
+class PairShift:
+    """Shift of a frame against one reference, binned px.
+
+    Attributes
+    ----------
+    shift_yx
+        Content motion from reference to frame.
+    covariance
+        2x2, binned px squared.
+    significance
+        Height of the correlation peak in standard deviations of the surface without a match.
+    coherence
+        Weighted correlation of the two spectra at the shift, 0 to 1.
+    frame, reference
+        Polar power of the same material in both (for the blur screen).
+    """
+
+    shift_yx: Float
+    covariance: Float
+    significance: float
+    coherence: float
+    frame: PolarPower
+    reference: PolarPower
+    window: CropWindow
+    mode_correlation: float
+
+
+@dataclass
+class _Central:
+    """Cached transform of a keyframe's central crop."""
+
+    window: Float2D
+    spectrum: Complex2D
+    polar: PolarPower
+    mode_correlation: float
+
+
+class Keyframe:
+    """A sharp, registered frame that others are compared with.
+
+    Attributes
+    ----------
+    od, weight
+        Binned optical density and the weight (lit area), float32.
+    position_yx
+        Content shift of this frame against the first one, binned px.
+    covariance
+        Of `position_yx`, binned px squared.
+    identifier
+        Counts up from 0.
+    """
+
+    def __init__(self, identifier: int, od: Float2D, weight: Float2D, position_yx: Float, covariance: Float) -> None:
+        self.identifier = identifier
+        self.od = od
+        self.weight = weight
+        self.position_yx = position_yx
+        self.covariance = covariance
+        self.coarse: Float2D | None = None
+        self.coarse_spectrum: Complex2D | None = None
+        self.central: _Central | None = None
+
+
+class ShiftEngine:
+    """The numerics of registration for one camera geometry; holds no frames.
+
+    Parameters
+    ----------
+    binned_shape
+        Rows and columns of the binned optical density.
+    bin_factor
+        Unbinned px per binned px.
+    workers
+        Threads per FFT.
+
+    Raises
+    ------
+    ValueError
+        When the frame is too small to register (under 32 binned px).
+    """
+
+    def __init__(self, binned_shape: tuple[int, int], bin_factor: int = 2, workers: int = 1) -> None:
+        if min(binned_shape) < 32:
+            raise ValueError(f"frames of {binned_shape} px after binning by {bin_factor} are too small to register: at least 32 x 32 px; bin less")
+        self.shape = binned_shape
+        self.bin = bin_factor
+        self.workers = workers
+        crop = [fast_even_length(int(n * (1 - 2 * MARGIN_FRACTION))) for n in binned_shape]
+        self.central = CropWindow((crop[0], crop[1]), bin_factor, workers)
+        self.margin = ((binned_shape[0] - crop[0]) // 2, (binned_shape[1] - crop[1]) // 2)
+        self._windows: OrderedDict[tuple[int, int], CropWindow] = OrderedDict()
+        coarse = (binned_shape[0] // COARSE, binned_shape[1] // COARSE)
+        self.coarse_shape = coarse
+        self._coarse_taper = np.outer(tukey(coarse[0], 0.3), tukey(coarse[1], 0.3)).astype(np.float32)
+        self._padded = tuple(fft.next_fast_len(int(n * 1.6), real=True) for n in coarse)
+        fy = fft.fftfreq(self._padded[0])[:, None]
+        fx = fft.rfftfreq(self._padded[1])[None, :]
+        radius2 = fy**2 + fx**2
+        low = 2.0 / min(coarse)
+        self._coarse_band = (np.exp(-radius2 / (2 * 0.2**2)) * (1 - np.exp(-radius2 / (2 * low**2)))).astype(np.float32)
+
+    # --- coarse ---------------------------------------------------------------------------------------------------------------
+
+    def coarse_image(self, od: Float2D, weight: Float2D) -> Float2D:
+        """Return the background-free coarse image, weighted, float32."""
+        small = bin_sum(od * weight, COARSE)
+        support = np.maximum(bin_sum(weight, COARSE), 1e-3)
+        small /= support
+        smooth = np.clip(support / COARSE**2, 0, 1)
+        small -= ndimage.uniform_filter(small, max(5, min(self.coarse_shape) // 4))
+        small *= smooth
+        small -= small.mean()
+        return small
+
+    def coarse_spectrum(self, image: Float2D) -> Complex2D:
+        """Return the zero-padded spectrum of a coarse image."""
+        spectrum: Complex2D = fft.rfft2(image * self._coarse_taper, self._padded, workers=self.workers)
+        return spectrum
+
+    def candidates(self, keyframe: Keyframe, image: Float2D, spectrum: Complex2D, count: int = 4) -> list[Candidate]:
+        """Return coarse shifts of `image` against the keyframe, best first."""
+        if keyframe.coarse is None or keyframe.coarse_spectrum is None:
+            keyframe.coarse = self.coarse_image(keyframe.od, keyframe.weight)
+            keyframe.coarse_spectrum = self.coarse_spectrum(keyframe.coarse)
+        cross = spectrum * keyframe.coarse_spectrum.conj()
+        magnitude = np.abs(cross)
+        cross *= self._coarse_band / (magnitude + np.float32(1e-3) * magnitude.max() + np.float32(1e-20)) ** np.float32(0.7)
+        surface = fft.irfft2(cross, self._padded, workers=self.workers)
+        limit = [int(n * (1 - LEAST_OVERLAP)) for n in self.coarse_shape]
+        rows = np.r_[0 : limit[0] + 1, self._padded[0] - limit[0] : self._padded[0]]
+        columns = np.r_[0 : limit[1] + 1, self._padded[1] - limit[1] : self._padded[1]]
+        rows, columns = np.unique(rows), np.unique(columns)
+        surface = surface[np.ix_(rows, columns)]
+        found = []
+        for _ in range(count):
+            iy, ix = np.unravel_index(int(surface.argmax()), surface.shape)
+            if not surface[iy, ix] > 0:
+                break
+            dy, dx = ((int(i) + n // 2) % n - n // 2 for i, n in zip((rows[iy], columns[ix]), self._padded, strict=True))
+            found.append(self._verify(keyframe.coarse, image, dy, dx))
+            surface[max(iy - 3, 0) : iy + 4, max(ix - 3, 0) : ix + 4] = -np.inf
+        return sorted(found, key=lambda c: -c.correlation * np.sqrt(c.overlap))
+
+    def _verify(self, reference: Float2D, image: Float2D, dy: int, dx: int) -> Candidate:
+        ny, nx = reference.shape
+        moved = image[max(dy, 0) : ny + min(dy, 0), max(dx, 0) : nx + min(dx, 0)]
+        still = reference[max(-dy, 0) : ny + min(-dy, 0), max(-dx, 0) : nx + min(-dx, 0)]
+        overlap = moved.size / image.size
+        if overlap < LEAST_OVERLAP / 2:
+            return Candidate((dy * COARSE, dx * COARSE), 0.0, overlap)
+        a, b = moved - moved.mean(), still - still.mean()
+        scale = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
+        return Candidate((dy * COARSE, dx * COARSE), float(np.vdot(a, b)) / max(scale, 1e-20), overlap)
+
+    # --- fine -----------------------------------------------------------------------------------------------------------------
+
+    def refine(self, keyframe: Keyframe, od: Float2D, shift_yx: tuple[int, int]) -> PairShift | None:
+        """Return the sub-pixel shift near whole-pixel `shift_yx` (binned px), or None when too little is common to both."""
+        whole = shift_yx
+        pair = None
+        for attempt in range(4):
+            step = self._fine_step(keyframe, od, whole, search=attempt == 0)
+            if step is None:
+                return pair
+            pair = step
+            residual = pair.shift_yx - whole
+            # 0.6 and not 0.5: no flipping between two crops that both are within half a pixel plus noise
+            if np.abs(residual).max() <= 0.6:
+                return pair
+            whole = (int(np.rint(pair.shift_yx[0])), int(np.rint(pair.shift_yx[1])))
+        return pair
+
+    def central_spectrum(self, od: Float2D, weight: Float2D) -> _Central:
+        """Return window, spectrum and polar power of the central crop."""
+        y, x = self.margin
+        ny, nx = self.central.shape
+        window = self.central.window(weight[y : y + ny, x : x + nx])
+        spectrum = self.central.transform(od, self.margin, window)
+        return _Central(window, spectrum, self.central.polar(spectrum), mode_correlation(window))
+
+    def _fine_step(self, keyframe: Keyframe, od: Float2D, whole: tuple[int, int], *, search: bool) -> PairShift | None:
+        if all(abs(d) <= m for d, m in zip(whole, self.margin, strict=True)):
+            if keyframe.central is None:
+                keyframe.central = self.central_spectrum(keyframe.od, keyframe.weight)
+            window, reference = self.central, keyframe.central
+            corner = (self.margin[0] + whole[0], self.margin[1] + whole[1])
+        else:
+            size = [fast_even_length((n - abs(d)) // 16 * 16) for n, d in zip(self.shape, whole, strict=True)]
+            if min(size) < 32 or size[0] * size[1] < LEAST_OVERLAP * 0.8 * self.shape[0] * self.shape[1]:
+                return None
+            window = self._window((size[0], size[1]))
+            spare = [n - abs(d) - s for n, d, s in zip(self.shape, whole, size, strict=True)]
+            start = (max(-whole[0], 0) + spare[0] // 2, max(-whole[1], 0) + spare[1] // 2)
+            weight = keyframe.weight[start[0] : start[0] + size[0], start[1] : start[1] + size[1]]
+            shape = window.window(weight)
+            spectrum = window.transform(keyframe.od, start, shape)
+            reference = _Central(shape, spectrum, window.polar(spectrum), mode_correlation(shape))
+            corner = (start[0] + whole[0], start[1] + whole[1])
+        spectrum = window.transform(od, corner, reference.window)
+        return _subpixel(window, reference, spectrum, window.polar(spectrum), whole, search=search)
+
+    def _window(self, size: tuple[int, int]) -> CropWindow:
+        if size not in self._windows:
+            self._windows[size] = CropWindow(size, self.bin, self.workers)
+            if len(self._windows) > 4:
+                self._windows.popitem(last=False)
+        self._windows.move_to_end(size)
+        return self._windows[size]
+
+
+def _signal_to_noise_weight(window: CropWindow, frame: PolarPower, reference: PolarPower) -> Float2D:
+    """Hannan-Thomson weight ``c / (1 - c) / |G|`` per mode from the radial spectra, c the squared coherence."""
+    p_frame, p_reference = window.radial_mean(frame), window.radial_mean(reference)
+    signal = np.maximum(p_frame - frame.noise, 0) * np.maximum(p_reference - reference.noise, 0)
+    coherence = np.clip(signal / np.maximum(p_frame * p_reference, 1e-30), 0, 0.98)
+    coherence[coherence < 1e-3] = 0
+    radial = coherence / (1 - coherence) / np.sqrt(np.maximum(p_frame * p_reference, 1e-30))
+    weight: Float2D = (radial.astype(np.float32)[window.radial_index] * window.multiplicity) * window.usable
+    return weight
+
+
+def _subpixel(
+    window: CropWindow, reference: _Central, spectrum: Complex2D, polar: PolarPower, whole: tuple[int, int], *, search: bool
+) -> PairShift | None:
+    cross = spectrum * reference.spectrum.conj()
+    fy, fx = window.fy, window.fx
+    turn = np.float32(2 * np.pi)
+    if whole != (0, 0):
+        # Noise of the flat is one pattern fixed to the sensor: in these crops it moved by -whole. Its power is measured above the signal.
+        static_y, static_x = np.exp(1j * turn * fy * np.float32(whole[0])), np.exp(1j * turn * fx * np.float32(whole[1]))
+        iy, ix = window.noise_index
+        static = float((cross[iy, ix] * np.conj(static_y[iy] * static_x[ix])).real.mean())
+        if static > 0:
+            cross -= np.float32(static) * static_y[:, None] * static_x[None, :]
+    weight = _signal_to_noise_weight(window, polar, reference.polar)
+    if not weight.any():
+        return None
+    weighted = cross * weight
+    at = np.zeros(2)
+    if search:
+        half = weighted / window.multiplicity
+        surface = fft.irfft2(half, window.shape, workers=window.workers)
+        reach = [min(SEARCH_PX, n // 4) for n in window.shape]
+        near = np.roll(surface, reach, (0, 1))[: 2 * reach[0] + 1, : 2 * reach[1] + 1]
+        peak = np.unravel_index(int(near.argmax()), near.shape)
+        at = np.array([float(peak[0] - reach[0]), float(peak[1] - reach[1])])
+    height = gradient = None
+    hessian = np.eye(2)
+    for _ in range(5):
+        phase_y, phase_x = np.exp(1j * turn * fy * np.float32(at[0])), np.exp(1j * turn * fx * np.float32(at[1]))
+        turned = weighted * phase_y[:, None]
+        turned *= phase_x[None, :]
+        real, imaginary = turned.real, turned.imag
+        by_row, by_column = real.sum(1), real.sum(0)
+        height = float(by_row.sum())
+        gradient = -2 * np.pi * np.array([float(fy @ imaginary.sum(1)), float(fx @ imaginary.sum(0))])
+        cross_term = float(fy @ (real @ fx))
+        hessian = (2 * np.pi) ** 2 * np.array([[float(fy**2 @ by_row), cross_term], [cross_term, float(fx**2 @ by_column)]])
+        if np.linalg.det(hessian) <= 0 or hessian[0, 0] <= 0:
+            return None  # no maximum here
+        step = np.linalg.solve(hessian, gradient)
+        length = float(np.abs(step).max())
+        at = at + step * min(1.0, 1.0 / max(length, 1e-12))
+        if length < 1e-3:
+            break
+    assert height is not None
+    square = imaginary * imaginary
+    spread = (2 * np.pi) ** 2 * np.array(
+        [[fy**2 @ square.sum(1), fy @ (square @ fx)], [fy @ (square @ fx), fx**2 @ square.sum(0)]], np.float64
+    )
+    inverse = np.linalg.inv(hessian)
+    shared = reference.mode_correlation
+    covariance = inverse @ spread @ inverse * shared + np.eye(2) * (SYSTEMATIC_PX / window.bin) ** 2
+    total = float((np.abs(weighted) ** 2).sum())
+    significance = height / max(np.sqrt(shared * total / 2), 1e-30)
+    powers = float((weight * (spectrum.real**2 + spectrum.imag**2)).sum()), float(
+        (weight * (reference.spectrum.real**2 + reference.spectrum.imag**2)).sum()
+    )
+    coherence = height / max(np.sqrt(powers[0] * powers[1]), 1e-30)
+    return PairShift(
+        at + np.array(whole, float), covariance, float(significance), float(np.clip(coherence, 0, 1)), polar, reference.polar, window, shared
+    )

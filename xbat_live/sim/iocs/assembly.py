@@ -1,0 +1,120 @@
+"""The whole beamline under one prefix: makes the IOC groups around one twin and keeps their readings fresh."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .beam import Beam
+from .camera import Camera
+from .file_plugin import FilePlugin
+from .image_plugin import image_plugin_class
+from .monochromator import Monochromator
+from .potentiostat import PotentiostatGroup
+from .shutter import Shutter
+from .stage import Stage
+from .truth import Truth, TwinControl
+from .worker import TwinWorker
+
+if TYPE_CHECKING:
+    from ..settings import TwinSettings
+    from ..twin import Twin
+
+logger = logging.getLogger(__name__)
+UPDATE_S = 0.1
+
+
+class SimulatedBeamline:
+    """All PVs of the simulated beamline.
+
+    Parameters
+    ----------
+    twin : Twin
+        The physical model.
+    settings : TwinSettings
+        Its settings.
+    prefix : str
+        Prefix of all PVs.
+    work_directory : pathlib.Path
+        For the truth files.
+    request_stop : callable
+        Called on ``TWIN:Shutdown``.
+    """
+
+    def __init__(
+        self,
+        twin: Twin,
+        settings: TwinSettings,
+        *,
+        prefix: str,
+        work_directory: Path,
+        request_stop: Callable[[], None],
+    ) -> None:
+        self._twin, self._work_directory = twin, work_directory
+        self.worker = TwinWorker()
+        both: dict[str, Any] = {"twin": twin, "worker": self.worker}
+        sensor_yx = twin.sensor_yx
+        self.stage = Stage(prefix + "TXM:", **both)
+        self.monochromator = Monochromator(prefix + "MONO:", start_ev=settings.energy_ev, **both)
+        self.shutter = Shutter(prefix + "SH:", **both)
+        self.beam = Beam(prefix, **both)
+        self.potentiostat = PotentiostatGroup(prefix + "POT:", capacity_mah=settings.capacity_mah, **both)
+        self.control = TwinControl(
+            prefix + "TWIN:", seed=settings.seed, time_scale=settings.time_scale, request_stop=request_stop, **both
+        )
+        self.truth = Truth(prefix + "TRUTH:", directory=work_directory, **both)
+        self.files = FilePlugin(prefix + "CAM:HDF1:", worker=self.worker, shape_yx=sensor_yx)
+        self.images = image_plugin_class(sensor_yx)(prefix + "CAM:image1:", shape_yx=sensor_yx)
+        self.camera = Camera(
+            prefix + "CAM:cam1:",
+            sensor_yx=sensor_yx,
+            files=self.files,
+            images=self.images,
+            shutter=self.shutter,
+            **both,
+        )
+
+    @property
+    def pvdb(self) -> dict[str, Any]:
+        """Every PV by its full name."""
+        groups = [
+            *self.stage.records,
+            *self.monochromator.records,
+            self.shutter,
+            self.beam,
+            self.potentiostat,
+            self.control,
+            self.truth,
+            self.files,
+            self.images,
+            self.camera,
+        ]
+        return {name: pv for group in groups for name, pv in group.pvdb.items()}
+
+    async def keep_updated(self) -> None:
+        """Publish readings at 10 Hz until cancelled; a failing one is logged once and does not stop the others."""
+        loop = asyncio.get_running_loop()
+        failed: set[str] = set()
+        next_s = loop.time()
+        while True:
+            for group in (self.beam, self.potentiostat, self.control, self.truth):
+                try:
+                    await group.update()
+                except Exception:
+                    name = type(group).__name__
+                    if name not in failed:
+                        failed.add(name)
+                        logger.exception("%s cannot be updated", name)
+            next_s = max(next_s + UPDATE_S, loop.time())
+            await asyncio.sleep(next_s - loop.time())
+
+    async def shut_down(self) -> None:
+        """Close the shutter, end acquisitions, close the file, write the truth, end the threads."""
+        await self.shutter.close()
+        await self.camera.abort()
+        await self.files.end_capture()
+        await self.worker.render(self._twin.write_truth, self._work_directory)
+        await asyncio.get_running_loop().run_in_executor(None, self.worker.close)

@@ -1,0 +1,430 @@
+"""The digital twin: one seeded physical model behind all process variables of the simulated beamline.
+
+No Channel Access here. Every method may be called from any thread: short state changes hold one lock, rendering another, so that
+reading a value never waits for an image.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from xbat_live.sim.cell import Cell
+from xbat_live.sim.chemistry import Electrode, Potentiostat, damage_rate_factor
+from xbat_live.sim.exposure import DoseTruth, ShutterLog
+from xbat_live.sim.imager import Imager, RecordedImager, Shot, SimulatedImager
+from xbat_live.sim.instabilities import (
+    MotorError,
+    Vibration,
+    beam_offset_um,
+    drift_um,
+    ring_current_ma,
+    seeded,
+    vibration_of_frame,
+)
+from xbat_live.sim.optics import BeamProfile
+from xbat_live.sim.render import SceneState
+from xbat_live.sim.settings import TwinSettings
+from xbat_live.sim.truth import Frame, FrameTruth, Roi, TruthLog
+
+__all__ = ["AXES", "Twin"]
+
+AXES = ("x", "y", "z", "theta")
+
+_SOC_CELL_UM = 2.0
+_KINETICS_STREAM = 67
+_I0_STREAM = 71
+_I0_NOISE_REL = 1e-3
+_STEP_UM = 0.25  # longest way of the beam over the sample in one dose step
+_MAX_STEPS = 400
+_MAX_MOTION_PX = 40.0  # the border of the rendered field allows no more
+_NO_VIBRATION = Vibration(0.0, 0.0, "line")
+
+
+class Twin:
+    """Sample, instrument and electrochemistry.
+
+    Parameters
+    ----------
+    settings
+        What to simulate; with `settings.frames` the camera plays that recording, with its pixel size and sensor.
+    clock
+        Laboratory time in s, monotonic; the same clock stamps shutter and exposures.
+
+    Raises
+    ------
+    ValueError
+        `settings.frames` cannot be played; the message names the file and what was expected.
+    """
+
+    def __init__(self, settings: TwinSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock = threading.RLock()
+        self._render_lock = threading.Lock()
+        self._clock = clock
+        self._cell = Cell(settings)
+        self._beam = BeamProfile(settings)
+        self.settings, self._imager = self._make_imager(settings)
+        self._scale = settings.time_scale
+        self._reference_s = clock()
+        self._twin_base_s = 0.0
+        self._stage = dict.fromkeys(AXES, 0.0)
+        self._moving = dict.fromkeys(AXES, False)
+        self._errors = {
+            axis: MotorError(settings.seed, i, settings.jitter_um_yx[1 - i], settings.backlash_um) for i, axis in enumerate("xy")
+        }
+        self._track: deque[tuple[float, float, float]] = deque(maxlen=512)
+        self._energy_ev = settings.energy_ev
+        self._attenuation = 1.0
+        self._shutter = ShutterLog()
+        self._settled_s = self._reference_s
+        self._dose = DoseTruth(settings, self._beam)
+        self._damage: tuple[int, npt.NDArray[np.float64]] | None = None
+        self._electrode = Electrode(settings.sample_size_um, _SOC_CELL_UM, settings.initial_soc, seeded(settings.seed, _KINETICS_STREAM))
+        self._log = TruthLog()
+        self._sample_frames = 0
+        self._i0_rng = seeded(settings.seed, _I0_STREAM)
+        self._request = (Roi(0, 0, *self.sensor_yx), (1, 1))
+        self.potentiostat = Potentiostat(self._electrode, settings.capacity_mah, self.twin_time_s, self._rate_factor, self._lock)
+
+    def _make_imager(self, settings: TwinSettings) -> tuple[TwinSettings, Imager]:
+        if settings.frames is None:
+            return settings, SimulatedImager(settings, self._cell, self._beam)
+        from xbat_live.sim.playback import RecordedFrames, RecordedScene, scene_settings
+
+        frames = RecordedFrames(settings.frames)
+        settings = scene_settings(settings, frames)
+        return settings, RecordedImager(settings, RecordedScene(settings, frames))
+
+    @property
+    def sensor_yx(self) -> tuple[int, int]:
+        """Rows and columns of the sensor."""
+        return self.settings.sensor_yx
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Pixel at the sample, um."""
+        return self.settings.pixel_size_um
+
+    def twin_time_s(self) -> float:
+        """Twin time in s: the integral of the time scale over laboratory time since the start."""
+        with self._lock:
+            return self._twin_at(self._clock())
+
+    def set_time_scale(self, scale: float) -> None:
+        """Twin seconds per laboratory second from now on.
+
+        Raises
+        ------
+        ValueError
+            Negative or not finite.
+        """
+        if not 0 <= scale < math.inf:
+            raise ValueError(f"time scale {scale}: must be a finite number >= 0 (twin seconds per second)")
+        with self._lock:
+            now_s = self._clock()
+            self._settle(now_s)
+            self._twin_base_s = self._twin_at(now_s)
+            self._reference_s, self._scale = now_s, scale
+
+    def set_stage(self, axis: str, position: float, moving: bool) -> None:
+        """Take over the read-back of a stage axis ("x", "y", "z" in um, "theta" in deg).
+
+        When an axis comes to rest, its repositioning error is drawn anew.
+        """
+        if axis not in self._stage:
+            raise ValueError(f"stage axis {axis!r}: choose one of {', '.join(AXES)}")
+        with self._lock:
+            now_s = self._clock()
+            before = self._true_stage_yx()
+            error = self._errors.get(axis)
+            was_moving = self._moving[axis]
+            if error is not None:
+                error.moved(position - self._stage[axis])
+            if was_moving:  # the beam walked over the sample since the last read-back
+                self._stage[axis] = position
+                self._settle(now_s, before)
+            else:
+                self._settle(now_s)
+                self._stage[axis] = position
+            self._moving[axis] = moving
+            if was_moving and not moving and error is not None:
+                error.stopped()
+            if moving and axis in ("x", "y"):
+                self._track.append((now_s, *self._true_stage_yx()))
+
+    def set_energy(self, energy_ev: float) -> None:
+        """Photon energy in eV from now on."""
+        with self._lock:
+            self._settle(self._clock())
+            self._energy_ev = float(energy_ev)
+
+    def set_attenuation(self, transmission: float) -> None:
+        """Transmission of the attenuator (0..1) from now on.
+
+        Raises
+        ------
+        ValueError
+            Outside 0..1.
+        """
+        if not 0.0 <= transmission <= 1.0:
+            raise ValueError(f"attenuator transmission {transmission}: must be within 0 .. 1")
+        with self._lock:
+            self._settle(self._clock())
+            self._attenuation = float(transmission)
+
+    def open_shutter(self, at_s: float) -> None:
+        """The shutter was opened at clock time `at_s`."""
+        with self._lock:
+            if self._shutter.open(at_s):
+                self._settled_s = at_s
+
+    def close_shutter(self, at_s: float) -> None:
+        """The shutter was closed at clock time `at_s`."""
+        with self._lock:
+            if self._shutter.opened_at_s is not None:
+                at_s = max(at_s, self._shutter.opened_at_s)
+                self._settle(at_s)
+                self._shutter.close(at_s)
+
+    @property
+    def shutter_open(self) -> bool:
+        """Whether the shutter is open."""
+        return self._shutter.opened_at_s is not None
+
+    @property
+    def open_time_s(self) -> float:
+        """Time the shutter was open since the start, s."""
+        with self._lock:
+            return self._shutter.total_s(self._clock())
+
+    def i0_na(self) -> float:
+        """Ion chamber current in nA, upstream of the shutter, behind the attenuator; with 0.1 % noise."""
+        with self._lock:
+            flux = self.settings.flux_ph_s * self._relative_flux(self._clock())
+            return flux * self.settings.i0_na_per_ph_s * (1.0 + _I0_NOISE_REL * float(self._i0_rng.standard_normal()))
+
+    def ring_ma(self) -> float:
+        """Ring current, mA."""
+        return ring_current_ma(self.settings, self.twin_time_s())
+
+    def drift_um(self) -> tuple[float, float]:
+        """True drift (x, y), um."""
+        y_um, x_um = drift_um(self.settings, self.twin_time_s())
+        return x_um, y_um
+
+    def position_um(self) -> tuple[float, float]:
+        """True sample coordinate (x, y) under the field centre, um."""
+        with self._lock:
+            y_um, x_um = self._sample_yx(self._true_stage_yx(), self._clock())
+            return x_um, y_um
+
+    def peak_dose_gy(self) -> float:
+        """Largest dose so far in the active material on the sample, Gy (attenuation model)."""
+        with self._lock:
+            self._settle(self._clock())
+            return self._dose.peak_gy()
+
+    def dose_map(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """True dose in Gy (ny, nx) and its axes y_um, x_um in sample coordinates."""
+        with self._lock:
+            self._settle(self._clock())
+            return self._dose.dose_gy.copy(), self._dose.y_um, self._dose.x_um
+
+    def soc_map(self) -> npt.NDArray[np.float64]:
+        """Local state of charge, 0..1, on 2 um cells that divide the outline (rows, columns)."""
+        with self._lock:
+            self.potentiostat.advance()
+            return self._electrode.soc.copy()
+
+    def expose(self, start_s: float, end_s: float, roi: Roi, bin_yx: tuple[int, int] = (1, 1), frame_type: str = "Normal") -> Frame:
+        """Return the frame of an exposure from `start_s` to `end_s` (clock): photons arrive only while the shutter was open.
+
+        Parameters
+        ----------
+        roi
+            Region of the sensor in unbinned pixels.
+        bin_yx
+            Binning on the chip (rows, columns); the frame has ``size // bin`` pixels.
+        frame_type
+            areaDetector frame type, for the truth; what is seen follows from stage and shutter. Frames of type "Normal" with beam
+            count as sample frames, whose number decides about vibration.
+
+        Raises
+        ------
+        ValueError
+            Region outside the sensor, or binning larger than it.
+        """
+        self._check_region(roi, bin_yx)
+        with self._lock:
+            self._settle(self._clock())
+            open_s = self._shutter.overlap_s(start_s, end_s)
+            is_sample = frame_type == "Normal" and open_s > 0
+            index = self._sample_frames if is_sample else -1
+            self._sample_frames += is_sample
+            stage_yx, motion = self._motion(start_s, end_s)
+            vibration = vibration_of_frame(self.settings, index) if is_sample else _NO_VIBRATION
+            if motion.extent_px > vibration.extent_px:
+                vibration = motion
+            shot = self._shot(roi, bin_yx, start_s, end_s, open_s, vibration)
+            state = self._scene_state(self._sample_yx(stage_yx, end_s), max(index, 0))
+            truth = self._frame_truth(shot, state, frame_type, index, stage_yx, end_s)
+            self._log.append(truth)
+            self._request = (roi, bin_yx)
+        with self._render_lock:
+            image, photons = self._imager.expose(state, shot)
+        object.__setattr__(truth, "photons_per_px", photons)  # known only now; the record is not shared before expose returns
+        return Frame(image, truth)
+
+    def expected_counts(self, roi: Roi, open_s: float = 1.0, bin_yx: tuple[int, int] = (1, 1)) -> npt.NDArray[np.float32]:
+        """Noise-free counts without dark of an exposure of `open_s` seconds at the present state, float32 (rows, columns)."""
+        self._check_region(roi, bin_yx)
+        with self._lock:
+            now_s = self._clock()
+            shot = self._shot(roi, bin_yx, now_s - open_s, now_s, open_s, _NO_VIBRATION)
+            state = self._scene_state(self._sample_yx(self._true_stage_yx(), now_s), self._sample_frames)
+        with self._render_lock:
+            return self._imager.expected_counts(state, shot)
+
+    def prepare(self) -> None:
+        """Render the noise-free image at the present position, so that the next exposure with the last region and binning is quick."""
+        self._cell.dose_per_fluence(self._energy_ev)  # the first call imports the cross sections: not under the lock
+        with self._lock:
+            now_s = self._clock()
+            shot = self._shot(*self._request, now_s - 1.0, now_s, 1.0, _NO_VIBRATION)
+            state = self._scene_state(self._sample_yx(self._true_stage_yx(), now_s), self._sample_frames)
+        with self._render_lock:
+            self._imager.prepare(state, shot)
+
+    def write_truth(self, directory: Path) -> None:
+        """Write ``truth.jsonl`` and ``truth_dose.npz`` (dose_gy, peak_rate_gy_s, soc; x_um, y_um) into `directory`.
+
+        Raises
+        ------
+        OSError
+            The directory cannot be written.
+        """
+        with self._lock:
+            self._settle(self._clock())
+            self.potentiostat.advance()
+            maps = {
+                "dose_gy": self._dose.dose_gy.copy(),
+                "peak_rate_gy_s": self._dose.peak_rate_gy_s.copy(),
+                "x_um": self._dose.x_um,
+                "y_um": self._dose.y_um,
+                "soc": self._electrode.soc.copy(),
+            }
+        self._log.write(Path(directory), maps)
+
+    def _twin_at(self, clock_s: float) -> float:
+        return self._twin_base_s + (clock_s - self._reference_s) * self._scale
+
+    def _true_stage_yx(self) -> tuple[float, float]:
+        return self._stage["y"] + self._errors["y"].error_um, self._stage["x"] + self._errors["x"].error_um
+
+    def _sample_yx(self, stage_yx: tuple[float, float], clock_s: float) -> tuple[float, float]:
+        """Sample coordinate (y, x) under the field centre: true stage position minus drift."""
+        drift_y, drift_x = drift_um(self.settings, self._twin_at(clock_s))
+        return stage_yx[0] - drift_y, stage_yx[1] - drift_x
+
+    def _relative_flux(self, clock_s: float) -> float:
+        return self._attenuation * ring_current_ma(self.settings, self._twin_at(clock_s)) / self.settings.ring_ma
+
+    def _settle(self, now_s: float, from_yx: tuple[float, float] | None = None) -> None:
+        """Deposit the dose of the time since the last call, along a straight way from `from_yx` where the stage moved."""
+        start_s, self._settled_s = self._settled_s, now_s
+        if self._shutter.opened_at_s is None or now_s == start_s:
+            return
+        to_yx = self._true_stage_yx()
+        ends = [self._sample_yx(from_yx or to_yx, start_s), self._sample_yx(to_yx, now_s)]
+        gy_cm2 = self._cell.dose_per_fluence(self._energy_ev)
+        way_um = math.dist(*ends)
+        steps = min(max(1, math.ceil(way_um / _STEP_UM)), _MAX_STEPS)
+        for i in range(steps):
+            share = (i + 0.5) / steps
+            at_s = start_s + share * (now_s - start_s)
+            beam = beam_offset_um(self.settings, self._twin_at(at_s))
+            centre = [a + share * (b - a) + o for a, b, o in zip(*ends, beam, strict=True)]
+            flux = self.settings.flux_ph_s * self._relative_flux(at_s)
+            self._dose.deposit((centre[0], centre[1]), (now_s - start_s) / steps, flux, gy_cm2)
+
+    def _rate_factor(self) -> npt.NDArray[np.float64]:
+        if self._damage is None or self._damage[0] != self._dose.version:
+            dose_gy = self._dose.on_cells(self._electrode.shape)
+            self._damage = (self._dose.version, damage_rate_factor(dose_gy, self.settings.damage_threshold_gy))
+        return self._damage[1]
+
+    def _motion(self, start_s: float, end_s: float) -> tuple[tuple[float, float], Vibration]:
+        """Mean true stage position during an exposure, and the blur of a stage that moved meanwhile."""
+        present = self._true_stage_yx()
+        during = [(y, x) for at_s, y, x in self._track if start_s < at_s < end_s]
+        if len(during) < 2:
+            return present, _NO_VIBRATION
+        dy, dx = ((during[-1][i] - during[0][i]) / self.pixel_size_um for i in range(2))
+        extent_px = min(math.hypot(dy, dx), _MAX_MOTION_PX)
+        if extent_px < 0.5:
+            return present, _NO_VIBRATION
+        angle = (math.degrees(math.atan2(dy, dx)) + 90.0) % 180.0 - 90.0
+        middle = tuple((during[-1][i] + during[0][i]) / 2 for i in range(2))
+        return (middle[0], middle[1]), Vibration(extent_px, angle, "line")
+
+    def _shot(
+        self, roi: Roi, bin_yx: tuple[int, int], start_s: float, end_s: float, open_s: float, vibration: Vibration
+    ) -> Shot:
+        middle_s = (start_s + end_s) / 2
+        beam = beam_offset_um(self.settings, self._twin_at(middle_s))
+        number = len(self._log.frames)
+        return Shot(number, roi, bin_yx, max(end_s - start_s, 0.0), open_s, self._relative_flux(middle_s), beam, vibration)
+
+    def _scene_state(self, position_yx_um: tuple[float, float], sample_index: int) -> SceneState:
+        self.potentiostat.advance()
+        return SceneState(
+            position_yx_um,
+            self._energy_ev,
+            self._electrode.soc,
+            self._electrode.mean_soc,
+            self._electrode.throughput,
+            self._stage["z"],
+            self._stage["theta"],
+            sample_index,
+        )
+
+    def _frame_truth(
+        self, shot: Shot, state: SceneState, frame_type: str, index: int, stage_yx: tuple[float, float], end_s: float
+    ) -> FrameTruth:
+        twin_s = self._twin_at(end_s)
+        drift_y, drift_x = drift_um(self.settings, twin_s)
+        return FrameTruth(
+            frame_number=shot.number,
+            sample_index=index,
+            time_unix=time.time(),
+            twin_time_s=twin_s,
+            frame_type=frame_type,
+            x_um=state.position_yx_um[1],
+            y_um=state.position_yx_um[0],
+            stage_x_um=self._stage["x"],
+            stage_y_um=self._stage["y"],
+            drift_x_um=drift_x,
+            drift_y_um=drift_y,
+            jitter_x_um=stage_yx[1] - self._stage["x"],
+            jitter_y_um=stage_yx[0] - self._stage["y"],
+            blur_extent_px=float(shot.vibration.extent_px),
+            blur_angle_deg=float(shot.vibration.angle_deg),
+            blurred=shot.vibration.extent_px > 0,
+            soc_mean=state.soc_mean,
+            energy_ev=state.energy_ev,
+            open_time_s=shot.open_s,
+            photons_per_px=0.0,
+        )
+
+    def _check_region(self, roi: Roi, bin_yx: tuple[int, int]) -> None:
+        rows, columns = self.sensor_yx
+        inside = 0 <= roi.min_y <= rows - roi.size_y and 0 <= roi.min_x <= columns - roi.size_x
+        if not inside or roi.size_y < bin_yx[0] or roi.size_x < bin_yx[1] or min(bin_yx) < 1:
+            raise ValueError(f"{roi} px with binning {bin_yx}: must lie within the sensor of {rows}x{columns} px (rows x columns)")
