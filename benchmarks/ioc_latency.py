@@ -1,8 +1,7 @@
 """Latency of the simulated IOCs, beside bare numpy + h5py in the same run.
 
-Prints: time from process start to readiness; trigger to done for 1 ms exposures of 654x678 px written to HDF5 (put completion, as a
-put-completion trigger of ophyd waits for it, and by the monitor of Acquire_RBV, as SafeSingleTrigger does); readings taken
-meanwhile; and the same frame written with h5py alone.
+Prints: time from process start to readiness; trigger to done for 1 ms exposures of 654x678 px written to HDF5 (by put
+completion, and by the monitor of Acquire_RBV, as SafeSingleTrigger waits for it); readings taken meanwhile; lateness of the shutter watchdog meanwhile; and the same frame written with h5py alone.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import numpy as np
@@ -33,7 +33,7 @@ def summary(times_s: list[float]) -> str:
 
 
 def bare_write(directory: Path, count: int) -> list[float]:
-    """The reference: noise on a frame with numpy, SWMR write and flush with h5py."""
+    """Reference: noise on a frame with numpy, SWMR write and flush with h5py."""
     rng = np.random.default_rng(1)
     expected = np.full(SHAPE_YX, 20000.0, np.float32)
     times_s = []
@@ -50,7 +50,7 @@ def bare_write(directory: Path, count: int) -> list[float]:
     return times_s
 
 
-def by_put_completion(epics, prefix: str, count: int) -> list[float]:
+def by_put_completion(epics: ModuleType, prefix: str, count: int) -> list[float]:
     acquire = epics.PV(prefix + "CAM:cam1:Acquire", auto_monitor=False)
     acquire.wait_for_connection(10)
     times_s = []
@@ -64,7 +64,7 @@ def by_put_completion(epics, prefix: str, count: int) -> list[float]:
     return times_s
 
 
-def by_monitor(epics, prefix: str, count: int) -> list[float]:
+def by_monitor(epics: ModuleType, prefix: str, count: int) -> list[float]:
     done = threading.Event()
     acquire = epics.PV(prefix + "CAM:cam1:Acquire", auto_monitor=False)
     state = {"old": 0}
@@ -88,6 +88,45 @@ def by_monitor(epics, prefix: str, count: int) -> list[float]:
         times_s.append(time.perf_counter() - start_s)
     watched.clear_callbacks()
     return times_s
+
+
+def gets_while_acquiring(epics: ModuleType, prefix: str, count: int) -> list[float]:
+    epics.caput(prefix + "CAM:cam1:ImageMode", "Continuous", wait=True, timeout=10)
+    epics.caput(prefix + "CAM:cam1:Acquire", 1, wait=False)
+    pv = epics.PV(prefix + "SH:OpenTime_RBV", auto_monitor=False)
+    pv.wait_for_connection(10)
+    times_s = []
+    for _ in range(count):
+        start_s = time.perf_counter()
+        pv.get(use_monitor=False)
+        times_s.append(time.perf_counter() - start_s)
+        time.sleep(0.005)
+    epics.caput(prefix + "CAM:cam1:Acquire", 0, wait=True, timeout=10)
+    epics.caput(prefix + "CAM:cam1:ImageMode", "Single", wait=True, timeout=10)
+    return times_s
+
+
+def watchdog_delays(epics: ModuleType, prefix: str, count: int) -> list[float]:
+    """Time between the stamps of Open and Closed, less MaxOpen, while the camera renders frames."""
+    limit_s = 0.05
+    stamps: list[tuple[float, int]] = []
+    status = epics.PV(
+        prefix + "SH:Status", form="time", callback=lambda value, timestamp, **_: stamps.append((timestamp, value))
+    )
+    status.wait_for_connection(10)
+    for pv, value in {"SH:MaxOpen": limit_s, "CAM:cam1:ImageMode": "Continuous"}.items():
+        epics.caput(prefix + pv, value, wait=True, timeout=10)
+    epics.caput(prefix + "CAM:cam1:Acquire", 1, wait=False)
+    time.sleep(0.2)
+    stamps.clear()
+    for _ in range(count):
+        epics.caput(prefix + "SH:Cmd", 1, wait=True, timeout=10)
+        time.sleep(2 * limit_s)
+    epics.caput(prefix + "CAM:cam1:Acquire", 0, wait=True, timeout=10)
+    status.clear_callbacks()
+    return [
+        closed_s - opened_s - limit_s for (opened_s, _), (closed_s, _) in zip(stamps[::2], stamps[1::2], strict=True)
+    ]
 
 
 def main() -> None:
@@ -119,10 +158,17 @@ def main() -> None:
             by_put_completion(epics, prefix, 5)
             print("trigger->done, put completion     ", summary(by_put_completion(epics, prefix, count)))
             print("trigger->done, Acquire_RBV monitor", summary(by_monitor(epics, prefix, count)))
-            print("frames on disk                    ", epics.PV(prefix + "CAM:HDF1:NumCaptured_RBV").get(use_monitor=False))
+            print(
+                "frames on disk                    ",
+                epics.PV(prefix + "CAM:HDF1:NumCaptured_RBV").get(use_monitor=False),
+            )
+            print("get of a PV, camera running       ", summary(gets_while_acquiring(epics, prefix, count)))
             epics.caput(prefix + "SH:Cmd", 0, wait=True, timeout=10)
+            print("shutter watchdog: late by         ", summary(watchdog_delays(epics, prefix, 20)))
         print("bare numpy noise + h5py write     ", summary(bare_write(directory, count)))
-        print(f"(exposure {EXPOSURE_S * 1e3:g} ms, {SHAPE_YX[0]}x{SHAPE_YX[1]} px, {count} frames each; target 15 ms median)")
+        print(
+            f"(exposure {EXPOSURE_S * 1e3:g} ms, {SHAPE_YX[0]}x{SHAPE_YX[1]} px, {count} frames each; target 15 ms median)"
+        )
 
 
 if __name__ == "__main__":

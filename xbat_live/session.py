@@ -39,6 +39,8 @@ from xbat_live.plans import (
 
 logger = logging.getLogger(__name__)
 
+SPOT_STEP_UM = 5.0
+
 
 @dataclass
 class Session:
@@ -70,7 +72,7 @@ class Session:
             "protocol": tuple(_timed_step(step) for step in config.protocol),
             "md": self.metadata(),
         }
-        devices = (self.beamline, self.guard, self.analysis, spot_chooser(config, self.guard))
+        devices = (self.beamline, self.guard, self.analysis, spot_chooser(config, self.guard, self.beamline))
         if plan.name == "xanes_series":
             return xanes_series(*devices, energies_ev=plan.energies_ev, **common)
         return operando_txm_series(*devices, flat_ttl_s=plan.flat_ttl_s, **common)
@@ -166,8 +168,7 @@ def loopback_environment(port: int) -> dict[str, str]:
 def open_account(config: ExperimentConfig) -> Iterator[dose.DoseAccount]:
     """Open the sample's ledger for writing and return its account."""
     directory = config.path(config.dose.ledger_directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with dose.Ledger.open(directory / f"{config.sample.name}.sqlite", sample=config.sample.name) as ledger:
+    with dose.Ledger.for_sample(directory, config.sample.name) as ledger:
         yield make_account(config, ledger)
 
 
@@ -192,6 +193,7 @@ def make_account(config: ExperimentConfig, ledger: dose.Ledger) -> dose.DoseAcco
         model=section.model,
         sigma_rel=section.sigma,
         k_sigma=section.k_sigma,
+        outline_um=sample.size_um,
     )
 
 
@@ -203,9 +205,10 @@ def make_beam(config: ExperimentConfig) -> dose.Beam:
     return dose.Beam.gaussian(beam.flux_ph_s, fwhm_um=beam.size_um, order=beam.order)
 
 
-def spot_chooser(config: ExperimentConfig, guard: DoseGuard) -> SpotChooser:
+def spot_chooser(config: ExperimentConfig, guard: DoseGuard, beamline: TxmBeamline) -> SpotChooser:
     """Return the function that finds the nearest fresh spot of the sample."""
     width_um, height_um = config.sample.size_um
+    limits_um = [_travel_um(motor.limits) for motor in (beamline.stage.x, beamline.stage.y)]
 
     def choose(x_um: float, y_um: float) -> tuple[float, float] | None:
         return dose.next_spot(
@@ -214,10 +217,19 @@ def spot_chooser(config: ExperimentConfig, guard: DoseGuard) -> SpotChooser:
             footprint_um=guard.account.beam.footprint_um,
             guard_um=config.dose.guard_um,
             bounds_um=(-width_um / 2, width_um / 2, -height_um / 2, height_um / 2),
+            stage_limits_um=(*limits_um[0], *limits_um[1]),
+            step_um=SPOT_STEP_UM,
             offsets_um=config.plan.fields_um,
+            drift_um=guard.drift_um(),
         )
 
     return choose
+
+
+def _travel_um(limits: tuple[float, float]) -> tuple[float, float]:
+    """A motor record with equal limits has none."""
+    low_um, high_um = limits
+    return (low_um, high_um) if low_um < high_um else (-1e6, 1e6)
 
 
 def open_archive(config: ExperimentConfig, stack: ExitStack) -> ArchiveWriter | None:

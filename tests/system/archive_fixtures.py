@@ -46,7 +46,7 @@ def frames_directory(tiled_server):
 
 
 class FileCamera(Device):
-    """Writes frames to HDF5 as the beamline's camera does: one file per run, a dataset and a Resource per frame type."""
+    """Writes frames to HDF5 as the beamline does: one file per run, a dataset and a Resource per frame type."""
 
     def __init__(self, directory: Path, *, shape=(24, 32), name="cam"):
         super().__init__(name=name)

@@ -1,7 +1,7 @@
 """A simulated beamline in its own process and a pyepics client in another.
 
-libca reads its environment once per process: a client in the test process could talk to the port of one simulator only, whichever
-test came first. Run as a script this file is that client; tests get the fixture `ioc` by
+libca reads its environment once per process: a client in the test process could talk to the port of one simulator only,
+whichever test came first. Run as a script this file is that client; tests get the fixture `ioc` by
 ``ioc = runpy.run_path(...)["ioc"]`` (pytest's importlib mode has no sibling imports).
 """
 

@@ -14,7 +14,15 @@ ioc = runpy.run_path(str(Path(__file__).with_name("ioc_fixtures.py")))["ioc"]
 @pytest.fixture
 def axis(ioc):
     """X at 0 with its default speed."""
-    for field, value in {"SPMG": 3, "SET": 0, "DIR": 0, "OFF": 0.0, "VELO": 2000.0, "HLM": 5000.0, "LLM": -5000.0}.items():
+    for field, value in {
+        "SPMG": 3,
+        "SET": 0,
+        "DIR": 0,
+        "OFF": 0.0,
+        "VELO": 2000.0,
+        "HLM": 5000.0,
+        "LLM": -5000.0,
+    }.items():
         ioc.put(f"TXM:X.{field}", value)
     ioc.put("TXM:X", 0.0)
     return ioc
@@ -30,7 +38,10 @@ def axis(ioc):
     ],
 )
 def test_record_shows_units_limits_and_speed(ioc, record, units, low, high, velocity):
-    fields = {name: ioc.get(f"{record}.{name}") for name in ("HLM", "LLM", "VELO", "ACCL", "DMOV", "MOVN", "LVIO", "HLS", "LLS")}
+    fields = {
+        name: ioc.get(f"{record}.{name}")
+        for name in ("HLM", "LLM", "VELO", "ACCL", "DMOV", "MOVN", "LVIO", "HLS", "LLS")
+    }
     assert ioc.get(f"{record}.EGU", text=True) == units
     assert (fields["LLM"], fields["HLM"], fields["VELO"], fields["ACCL"]) == (low, high, velocity, 0.02)
     assert (fields["DMOV"], fields["MOVN"], fields["LVIO"], fields["HLS"], fields["LLS"]) == (1, 0, 0, 0, 0)

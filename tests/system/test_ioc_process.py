@@ -94,7 +94,8 @@ import sys, time
 from pathlib import Path
 from xbat_live.sim.server import SimulatorProcess
 from xbat_live.sim.settings import TwinSettings
-simulator = SimulatorProcess(TwinSettings(sensor_yx=(64, 64), sample_size_um=(40.0, 40.0)), "K:", int(sys.argv[1]), Path(sys.argv[2]))
+settings = TwinSettings(sensor_yx=(64, 64), sample_size_um=(40.0, 40.0))
+simulator = SimulatorProcess(settings, "K:", int(sys.argv[1]), Path(sys.argv[2]))
 print(simulator.start().pid, flush=True)
 time.sleep(600)
 """

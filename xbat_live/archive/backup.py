@@ -27,8 +27,8 @@ class RepairResult:
     uid
         The run; empty when its journal does not tell.
     action
-        ``inserted`` (the run was missing), ``replaced`` (a partial one was removed first), ``present`` (complete in Tiled
-        already), ``busy`` (still being written, left alone) or ``failed`` (journal kept).
+        ``inserted`` (the run was missing), ``replaced`` (a partial one was removed first), ``present`` (complete in
+        Tiled already), ``busy`` (still being written, left alone) or ``failed`` (journal kept).
     documents
         Number of documents in the journal.
     cut_off
@@ -50,9 +50,9 @@ class RepairResult:
 def repair(client: Any, backup_directory: Path | str) -> list[RepairResult]:
     """Insert the runs of `backup_directory` into Tiled. Doing it again changes nothing.
 
-    A run that Tiled holds in part is removed and written anew from its first document. A run that was cut off by a crash
-    gets a stop document with ``exit_status = "fail"`` and `CUT_OFF_REASON`. A journal is deleted when its run is complete
-    in Tiled. Works with journals of `ArchiveWriter` and with the backups of ``TiledWriter`` (same format).
+    A run that Tiled holds in part is removed and written anew from its first document. A run that was cut off by a
+    crash gets a stop document with ``exit_status = "fail"`` and `CUT_OFF_REASON`. A journal is deleted when its run is
+    complete in Tiled. Works with journals of `ArchiveWriter` and with the backups of ``TiledWriter`` (same format).
 
     Parameters
     ----------
@@ -112,15 +112,15 @@ def _insert(client: Any, path: Path, uid: str, documents: int) -> RepairResult:
         write("stop", closing.stop_document(uid))
     if not run_is_complete(client, uid):
         raise RuntimeError(f"run {uid} is not complete in Tiled after it was written; run the repair again")
-    valid = bool(client[uid].validate(fix_errors=False, write_notes=False))
+    unreadable = why_unreadable(client[uid])
     path.unlink()
     return RepairResult(
         uid=uid,
         action="replaced" if replaced else "inserted",
         documents=documents,
         cut_off=cut_off,
-        valid=valid,
-        message="",
+        valid=unreadable is None,
+        message=unreadable or "",
     )
 
 

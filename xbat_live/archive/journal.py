@@ -22,8 +22,8 @@ class JournalBusyError(Exception):
 class Journal:
     """JSON lines ``{"name": ..., "doc": ...}`` of one run, the format of bluesky's own backup.
 
-    A document is in the file when `append` returns, so it survives the death of this process; the lock tells a repair that
-    the run is still being written.
+    A document is in the file when `append` returns, so it survives the death of this process; the lock tells a repair
+    that the run is still being written.
 
     Raises
     ------

@@ -20,8 +20,8 @@ _STACK = 4  # dimensions of what Tiled serves: (event, frame of the event, y, x)
 class Frames:
     """Frames of a stream, read when they are indexed.
 
-    ``frames[3]`` is the frame of the fourth Event, (ny, nx); ``frames[2:5]`` is (3, ny, nx); ``frames[:, y0:y1, x0:x1]``
-    reads only that part of each frame.
+    ``frames[3]`` is the frame of the fourth Event, (ny, nx); ``frames[2:5]`` is (3, ny, nx);
+    ``frames[:, y0:y1, x0:x1]`` reads only that part of each frame.
 
     Attributes
     ----------

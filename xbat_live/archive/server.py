@@ -144,7 +144,8 @@ class TiledServer:
         Raises
         ------
         ArchiveError
-            The process ended, the time is over, or another server answers at this port. The message holds the end of the log.
+            The process ended, the time is over, or another server answers at this port. The message holds the end
+            of the log.
         """
         import httpx
 

@@ -56,7 +56,8 @@ class ArchiveSettings:
             raise ArchiveError(f"port = {self.port}: not a TCP port, allowed 1 to 65535")
         if self.api_key is not None and not self.api_key.isalnum():
             raise ArchiveError(
-                "the API key of the archive may hold letters and digits only (it is pasted into URLs); leave it out to have one made"
+                "the API key of the archive may hold letters and digits only (it is pasted into URLs); "
+                "leave it out to have one made"
             )
 
     @property
@@ -96,7 +97,7 @@ class ArchiveSettings:
         return f"{self.base_url}/ui/"
 
     def ui_url_with_key(self) -> str:
-        """Return a link that logs the browser in: the server turns ``?api_key=`` into a cookie. For the terminal, not for logs."""
+        """Return a link that logs the browser in (the server turns the key into a cookie). Not for logs."""
         return f"{self.ui_url}?api_key={self.key()}"
 
     def key(self) -> str:
@@ -120,7 +121,8 @@ class ArchiveSettings:
             if not path.is_dir():
                 raise ArchiveError(
                     f"readable_storage {path}: no such folder; Tiled would refuse every frame in it "
-                    f'("Refusing to serve ... outside the readable storage area"). Make it, or name the folder the camera writes to'
+                    '("Refusing to serve ... outside the readable storage area"). '
+                    "Make it, or name the folder the camera writes to"
                 )
         try:
             (self.directory / "arrays").mkdir(parents=True, exist_ok=True)
@@ -135,8 +137,8 @@ class ArchiveSettings:
         """Return Tiled's configuration as commented YAML."""
         readable = "\n".join(f"    - {json.dumps(str(path))}" for path in self.readable_storage) or "    []"
         return f"""\
-# Written by xbat_live at every start of the archive: changes here are lost. Settings live in the [archive] section of the
-# experiment, or in the options of `xbat serve`. To run the same server by hand:
+# Written by xbat_live at every start of the archive: changes here are lost. Settings live in the [archive] section
+# of the experiment, or in the options of `xbat serve`. To run the same server by hand:
 #   TILED_SINGLE_USER_API_KEY=$(cat api_key) tiled serve config tiled.yml
 catalog:
   # What there is: runs, streams, where their data lie.
@@ -172,7 +174,7 @@ uvicorn:
 
 
 def _stored_key(path: Path) -> str:
-    """Return the key in `path`, after making it when it is missing; repair the file's mode when others could read it."""
+    """Return the key in `path`, making it when it is missing and mending its mode when others could read it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

@@ -162,7 +162,7 @@ class RunUpload:
 
     def _finish(self, client: Any) -> None:
         if not run_is_complete(client, self.uid):
-            # The answer to an append was lost, the plugin appended again: only a fresh copy is certain to have every row once.
+            # The answer to an append was lost and the plugin appended again: only a fresh copy has every row once.
             raise ConnectionError(f"rows of run {self.uid} may be doubled after a lost answer; it is written again")
         self.finished = True
 
@@ -183,7 +183,7 @@ def run_exists(client: Any, uid: str) -> bool:
 def run_is_complete(client: Any, uid: str) -> bool:
     """Tell whether Tiled has run `uid` with its stop document and without rows that may be doubled."""
     metadata = _metadata(client, uid)
-    return bool(metadata) and "stop" in metadata and not _may_be_doubled(metadata)
+    return metadata is not None and "stop" in metadata and not _may_be_doubled(metadata)
 
 
 def why_unreadable(run: Any) -> str | None:
@@ -224,5 +224,5 @@ def explain(error: BaseException) -> str:
     """Return `error` as one line for the user."""
     text = f"{type(error).__name__}: {error}".replace("\n", " ")
     if _REFUSED in text:
-        text += " (remedy: name the frames' folder in readable_storage of the archive, or with xbat serve --frames, and start it again)"
+        text += " (remedy: name the frames' folder in readable_storage of the archive and start its server again)"
     return text

@@ -23,7 +23,8 @@ _BATCH = 20
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
 _SERVER_ERRORS_ALLOWED = 3
 _SILENCE_S = 3.0
-_END = ("", {})
+_SILENCE_IN_TROUBLE_S = 0.5
+_END: tuple[str, dict[str, Any]] = ("", {})
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class _Run:
 class ArchiveWriter:
     """A callback for the RunEngine that never blocks it and never raises into it.
 
-    One thread writes every document to a journal in `backup_directory` (one file per run). Another reads the journals and
-    writes to Tiled; when the server is away or dies it waits, removes the partial run and begins that run anew. A
+    One thread writes every document to a journal in `backup_directory` (one file per run). Another reads the journals
+    and writes to Tiled; when the server is away or dies it waits, removes the partial run and begins that run anew. A
     journal is deleted when its run is complete in Tiled, so what lies in the backup is what Tiled lacks; `repair`
     inserts it later. Memory does not grow with the run.
 
@@ -201,7 +202,7 @@ class ArchiveWriter:
                 progress(backlog)
             if backlog != before:
                 before, silent_since_s = backlog, time.monotonic()
-            elif time.monotonic() - silent_since_s > _SILENCE_S:
+            elif time.monotonic() - silent_since_s > (_SILENCE_IN_TROUBLE_S if self._in_trouble else _SILENCE_S):
                 if not answers(self._uri):
                     self._note_error(f"no Tiled server answers at {self._uri}")
                     return
@@ -323,6 +324,7 @@ def _probe(directory: Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise ArchiveError(
-            f"backup directory {directory}: cannot be written ({error}); free the disk, mend its permissions or name another"
+            f"backup directory {directory}: cannot be written ({error}); free the disk, "
+            "mend its permissions or name another"
         ) from error
     return directory

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-import tomllib
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,13 +15,12 @@ from xbat_live.cli.display import Display
 from xbat_live.cli.errors import EXIT_RUN_FAILED, exit_on_error
 from xbat_live.cli.run import acquire
 from xbat_live.cli.services import with_archive
-from xbat_live.config import ExperimentConfig, make_config
+from xbat_live.config import ExperimentConfig, load_config
 from xbat_live.units import format_si
 
 if TYPE_CHECKING:
     from xbat_live.callbacks import RunState
     from xbat_live.plans import SeriesSummary
-    from xbat_live.sim.settings import TwinSettings
 
 TIME_SCALE = 600.0
 
@@ -69,11 +67,13 @@ def start_services(
 
     port = free_port()
     settings = TwinSettings(seed=seed, time_scale=TIME_SCALE, frames=frames.resolve() if frames else None)
-    config = demo_config(folder, port=port, seconds=seconds, settings=settings)
+    config = demo_config(folder, port=port, seconds=seconds, seed=seed, frames=frames)
     frame_folder = config.path(config.camera.directory)
     frame_folder.mkdir(parents=True, exist_ok=True)
-    tiled = stack.enter_context(TiledServer(config.path(config.archive.directory), readable_storage=[frame_folder]))
-    display.say(f"Tiled       {tiled.ui_url}   (API key: {tiled.api_key_file})")
+    tiled = TiledServer(config.path(config.archive.directory), port=free_port(), readable_storage=[frame_folder])
+    tiled.start()
+    stack.callback(tiled.stop)
+    display.say(f"Tiled   {tiled.ui_url}   API key in {tiled.settings.key_file}")
     stack.enter_context(
         SimulatorProcess(settings, prefix=config.beamline.prefix, port=port, work_directory=folder / "twin")
     )
@@ -83,17 +83,22 @@ def start_services(
     return with_archive(config, tiled.uri, tiled.api_key)
 
 
-def demo_config(folder: Path, *, port: int, seconds: float, settings: TwinSettings) -> ExperimentConfig:
-    """Return the demo's experiment in `folder`, for the simulated beamline at `port`."""
-    content: dict[str, Any] = tomllib.loads(files("xbat_live.cli").joinpath("demo.toml").read_text())
-    content["base_directory"] = str(folder)
-    content["beamline"] = {"channel_access": {"port": port}}
-    content["plan"]["duration"] = f"{seconds} s"
-    if settings.frames is not None:
-        content["camera"]["pixel_size"] = f"{settings.sensor.pixel_size_um} um"
-        content["camera"]["roi"] = None
-    (folder / "experiment.toml").write_text(files("xbat_live.cli").joinpath("demo.toml").read_text())
-    return make_config(content, source="demo.toml")
+def demo_config(folder: Path, *, port: int, seconds: float, seed: int, frames: Path | None) -> ExperimentConfig:
+    """Write the demo's experiment file into `folder`, for the simulated beamline at `port`, and return its configuration."""
+    text = files("xbat_live.cli").joinpath("demo.toml").read_text()
+    changes = {
+        "beamline.channel_access.port": port,
+        "plan.duration": f"{seconds:g} s",
+        "operator": f"xbat demo, seed {seed}",
+    }
+    if frames is not None:
+        from xbat_live.sim.recordings import find_recordings
+
+        pixel_um = find_recordings(frames)[0].pixel_size_um
+        changes |= {"camera.roi": None} | ({"camera.pixel_size": f"{pixel_um} um"} if pixel_um else {})
+    file = folder / "experiment.toml"
+    file.write_text(text)
+    return load_config(file, changes)
 
 
 def _tell(display: Display, state: RunState, summary: SeriesSummary | None, folder: Path) -> None:

@@ -30,17 +30,17 @@ def _code(error: Exception) -> int | None:
     # Imported here: these modules load Channel Access and bluesky, which `xbat config` has no use for.
     from xbat_live.archive import ArchiveError
     from xbat_live.cli.interrupt import Interrupted
-    from xbat_live.devices import BeamlineConnectionError
-    from xbat_live.dose import DoseError
+    from xbat_live.devices import BeamlineConnectionError, BeamlineUnitError, ChannelAccessError
+    from xbat_live.dose import DoseRefused, LedgerError
     from xbat_live.preflight import PreflightError
 
     if isinstance(error, Interrupted):
         return EXIT_INTERRUPTED
     if isinstance(error, PreflightError):
         return EXIT_CONFIG
-    if isinstance(error, BeamlineConnectionError):
+    if isinstance(error, BeamlineConnectionError | BeamlineUnitError | ChannelAccessError):
         return EXIT_BEAMLINE
-    if isinstance(error, DoseError | ArchiveError):
+    if isinstance(error, DoseRefused | LedgerError | ArchiveError):
         return EXIT_RUN_FAILED
     return None
 

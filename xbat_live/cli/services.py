@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,12 +19,21 @@ def archive_for(config: ExperimentConfig, display: Display) -> Iterator[Experime
         return
     from xbat_live.archive import TiledServer
 
-    directory = config.path(section.directory)
-    with TiledServer(directory, readable_storage=[config.path(config.camera.directory)]) as server:
-        display.say(f"Tiled starts at {server.ui_url}")
-        server.wait_ready(timeout_s=90)
+    frame_folder = config.path(config.camera.directory)
+    frame_folder.mkdir(parents=True, exist_ok=True)
+    server = TiledServer(config.path(section.directory), port=free_tcp_port(), readable_storage=[frame_folder])
+    display.say(f"Tiled starts at {server.ui_url}   API key in {server.settings.key_file}")
+    with server:
         yield with_archive(config, server.uri, server.api_key)
         display.say(f"look at the results later: xbat serve {section.directory}")
+
+
+def free_tcp_port() -> int:
+    """Return a TCP port that nobody listens on at 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def with_archive(config: ExperimentConfig, uri: str, api_key: str) -> ExperimentConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,16 +24,19 @@ def sim(
 
     In another terminal: xbat doctor --port 26064, or xbat run FILE with channel_access.port = 26064.
     """
-    from xbat_live.sim.server import PortTakenError, run_simulator
-    from xbat_live.sim.settings import SettingsError, TwinSettings
+    from xbat_live.sim.environment import PortTakenError
+    from xbat_live.sim.server import run_simulator
+    from xbat_live.sim.settings import TwinSettings
 
-    chosen = {"seed": seed, "time_scale": time_scale, "frames": frames}
+    chosen = {"seed": seed, "time_scale": time_scale, "frames": frames.resolve() if frames else None}
     try:
-        twin = TwinSettings.load(settings) if settings else TwinSettings()
-        twin = twin.replace(**{name: value for name, value in chosen.items() if value is not None})
+        twin = replace(
+            TwinSettings.load(settings) if settings else TwinSettings(),
+            **{name: value for name, value in chosen.items() if value is not None},
+        )
         typer.echo(f"simulated beamline {prefix} on 127.0.0.1:{port}; try: xbat doctor --port {port} --prefix {prefix}")
         typer.echo(f"client environment: EPICS_CA_ADDR_LIST=127.0.0.1 EPICS_CA_AUTO_ADDR_LIST=NO EPICS_CA_SERVER_PORT={port}")
         run_simulator(twin, prefix=prefix, port=port, work_directory=work_directory)
-    except (PortTakenError, SettingsError) as error:
+    except (PortTakenError, ValueError) as error:
         typer.echo(f"xbat: {error}", err=True)
         raise typer.Exit(2) from None

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,18 +18,19 @@ from xbat_live.dose.beam import Beam, check_flux
 from xbat_live.dose.cross_sections import check_model
 from xbat_live.dose.exposure import (
     DoseMap,
+    DoseRefused,
     ExposureRequest,
-    FloatArray,
     FootprintDose,
     Reservation,
     Settlement,
     check_open_time,
 )
-from xbat_live.dose.gate import DoseRefused, Gate, Prospect
-from xbat_live.dose.grid import DoseGrid, Window
-from xbat_live.dose.ledger import Entry, Ledger, LedgerCorrupt, LedgerError
+from xbat_live.dose.gate import NOTHING, Gate, Prospect
+from xbat_live.dose.ledger import Entry, Ledger, LedgerError
 from xbat_live.dose.limits import DoseLimit
-from xbat_live.dose.profiles import Profile, profile_from_record, profile_id
+from xbat_live.dose.profiles import Profile, profile_id
+from xbat_live.dose.replay import recorded
+from xbat_live.dose.sample_map import Patch, SampleMap
 from xbat_live.dose.stack import LayerStack
 
 logger = logging.getLogger(__name__)
@@ -38,18 +39,11 @@ MODEL_VERSION = 1
 UNLIMITED = sys.maxsize
 
 
-class _Patch(NamedTuple):
-    """Dose of one exposure on the pixels of a window, Gy."""
-
-    window: Window
-    dose_gy: FloatArray
-
-
 class DoseAccount:
     """Dose of one material of one sample, on a map in sample coordinates.
 
-    The map is what the ledger says: opening the account replays all records in their order, which gives the identical map, and
-    reservations that were never ended (a crash, a kill) count in full. May be used from several threads.
+    The map is what the ledger says: opening the account replays all records in their order, which gives the identical
+    map, and reservations that were never ended (a crash, a kill) count in full. May be used from several threads.
 
     Parameters
     ----------
@@ -68,7 +62,8 @@ class DoseAccount:
     grid_um
         Pixel of the map, um; at most a fifth of the beam's width.
     outline_um
-        Size (x, y) of the sample, centred on sample coordinate (0, 0), um; dose beside it neither counts nor limits. None: everywhere.
+        Size (x, y) of the sample, centred on sample coordinate (0, 0), um; dose beside it neither counts nor limits.
+        None: everywhere.
 
     Raises
     ------
@@ -95,87 +90,71 @@ class DoseAccount:
     ) -> None:
         check_model(model)
         stack.layer(layer).material(material)
-        self.ledger, self.stack, self.beam, self.layer, self.material, self.model = ledger, stack, beam, layer, material, model
+        self.ledger, self.stack, self.beam = ledger, stack, beam
+        self.layer, self.material, self.model = layer, material, model
         self.grid_um, self.outline_um = float(grid_um), outline_um
         self.limits = tuple(limits)
         self._gate = Gate(self.limits, sigma_rel, k_sigma)
-        self._check_limits()
+        self._gate.check_stated_for(material, model)
         if not grid_um <= min(beam.fwhm_um) / 5 * (1 + 1e-9):
             raise ValueError(
                 f"map pixel {grid_um:g} um is too coarse for a beam {min(beam.fwhm_um):g} um wide; "
                 f"use at most a fifth of it, {min(beam.fwhm_um) / 5:g} um (are all sizes in um?)"
             )
-        self._outline = None if outline_um is None else Window.around(0, 0, outline_um, self.grid_um)
+        self._map = SampleMap(self.grid_um, outline_um)
         self._lock = threading.RLock()
-        self._grid = DoseGrid(self.grid_um)
-        self._pending: dict[int, tuple[ExposureRequest, _Patch | None]] = {}
+        self._pending: dict[int, ExposureRequest] = {}
         self._counts = {"reserve": 0, "settle": 0, "void": 0, "unreserved": 0, "note": 0}
         self._open_time_s = 0.0
         self._gray_cm2 = lru_cache(maxsize=256)(self._compute_gray_cm2)
         model_content = json.dumps(
-            {"version": MODEL_VERSION, "model": model, "layer": layer, "material": material, "stack": stack.as_dict()}, sort_keys=True
+            {"version": MODEL_VERSION, "model": model, "layer": layer, "material": material, "stack": stack.as_dict()},
+            sort_keys=True,
         )
         self._model_id = hashlib.sha256(model_content.encode()).hexdigest()[:16]
         self._profile_id = profile_id(beam.profile)
-        self._profiles: dict[str, Profile] = {self._profile_id: beam.profile}
         if not ledger.read_only:
             ledger.define(self._model_id, "model", model_content)
             ledger.define(self._profile_id, "profile", *beam.profile.record())
         self._replay()
 
-    # -- questions ---------------------------------------------------------------------------------------------------------------
+    # -- questions ---------------------------------------------------------------------------------------------------
 
     def predict(self, request: ExposureRequest) -> float:
         """Return the largest dose that `request` would add on the sample, Gy."""
-        patch = self._patch(request)
-        return 0.0 if patch is None else self._peak_on_sample(patch)
+        with self._lock:
+            return self._prospect(request, self._patch(request)).added_gy
 
     def rate_gy_s(self, request: ExposureRequest) -> float:
         """Return the largest dose rate on the sample during `request`, Gy/s."""
-        return self.predict(_with_open_time(request, 1.0))
+        return self.predict(request.with_delivery(1.0, request.flux_ph_s))
 
     def dose_at(self, x_um: float, y_um: float) -> FootprintDose:
-        """Return mean, 99.9th percentile and peak of the dose in the beam's footprint around sample coordinate (x, y), um."""
+        """Return mean, 99.9th percentile and peak in the beam's footprint around sample coordinate (x, y), um."""
         with self._lock:
-            window = self._on_sample(Window.around(x_um, y_um, self.beam.footprint_um, self.grid_um))
-            if window.empty:
-                return FootprintDose(0.0, 0.0, 0.0)
-            dose = self._dose(window)
-        return FootprintDose(float(dose.mean()), float(np.percentile(dose, 99.9)), float(dose.max()))
+            return self._map.footprint(x_um, y_um, self.beam.footprint_um)
 
     def dose_map(self) -> DoseMap:
-        """Return the map with everything settled and reserved; it covers the outline of the sample and all that was dosed."""
+        """Return the map with all that was settled and reserved; it covers the sample's outline and all dosed area."""
         with self._lock:
-            window = self._grid.window
-            for _, patch in self._pending.values():
-                if patch is not None:
-                    window = window.union(patch.window)
-            if self._outline is not None:
-                window = window.union(self._outline)
-            dose = self._dose(window)
-        pixel = self.grid_um
-        return DoseMap(
-            dose, (np.arange(window.col0, window.col1) + 0.5) * pixel, (np.arange(window.row0, window.row1) + 0.5) * pixel
-        )
+            return self._map.full()
 
     def exposures_left(self, request: ExposureRequest) -> int:
-        """Return how many times in a row `request` would be granted from now; `UNLIMITED` when no limit applies to it."""
+        """Return how many times in a row `request` would be granted; `UNLIMITED` when no limit applies to it."""
         with self._lock:
             patch = self._patch(request)
             if patch is None:
                 return UNLIMITED
-            window = self._on_sample(patch.window)
-            added = patch.dose_gy[window.within(patch.window)]
-            if window.empty or not added.any():
-                return UNLIMITED
-            rate_limit = self._gate.lowest_rate_limit
-            if rate_limit is not None and not self.rate_gy_s(request) * self._gate.allowance <= rate_limit.value:
-                return 0
-            room = self._gate.room_gy()
-            if math.isinf(room):
-                return UNLIMITED
+            now, added = self._map.on_sample(patch)
             hit = added > 0
-            left = float(np.min((room - self._dose(window)[hit]) / added[hit]))
+            if not hit.any():
+                return UNLIMITED
+            if self._gate.exceeds(Prospect(0.0, 0.0, 0.0, self.rate_gy_s(request))):
+                return 0
+            room_gy = self._gate.room_gy
+            if math.isinf(room_gy):
+                return UNLIMITED
+            left = float(np.min((room_gy - now[hit]) / added[hit]))
         return max(0, math.floor(min(left, float(2**53))))
 
     @property
@@ -193,7 +172,6 @@ class DoseAccount:
     def summary(self) -> dict[str, Any]:
         """Return definition, limits and state as plain data (JSON) for metadata and status."""
         with self._lock:
-            dose = self.dose_map().dose_gy
             return {
                 "model": self.model,
                 "model_version": MODEL_VERSION,
@@ -212,10 +190,10 @@ class DoseAccount:
                 "records": dict(self._counts),
                 "unsettled": len(self._pending),
                 "open_time_s": self._open_time_s,
-                "peak_gy": float(dose.max()) if dose.size else 0.0,
+                "peak_gy": self._map.peak_gy,
             }
 
-    # -- charges -----------------------------------------------------------------------------------------------------------------
+    # -- charges -----------------------------------------------------------------------------------------------------
 
     def reserve(self, request: ExposureRequest) -> Reservation:
         """Grant an exposure and write it to disk before returning; from then on it counts as if it had been given.
@@ -236,8 +214,7 @@ class DoseAccount:
                 self._note_refusal(request, refusal)
                 raise
             record = self.ledger.append(self._entry("reserve", request))
-            self._counts["reserve"] += 1
-            self._pending[record.seq] = (request, patch)
+            self._promise(record.seq, request, patch)
         binding = self._gate.lowest_dose_limit
         return Reservation(
             record.seq,
@@ -272,14 +249,13 @@ class DoseAccount:
         check_flux(flux_ph_s)
         with self._lock:
             reserved = self._pending_request(reservation_id)
-            given = ExposureRequest(**{**vars(reserved), "open_time_s": open_time_s, "flux_ph_s": flux_ph_s})
+            given = reserved.with_delivery(open_time_s, flux_ph_s)
             self.ledger.append(self._entry("settle", given, reservation=reservation_id, note=note))
-            del self._pending[reservation_id]
+            self._release(reservation_id)
             more = given.photons > reserved.photons * (1 + 1e-9)
             if more:
-                logger.warning(
-                    "reservation %d: %.4g photons were delivered, %.4g had been reserved", reservation_id, given.photons, reserved.photons
-                )
+                photons = given.photons, reserved.photons
+                logger.warning("reservation %d: %.4g photons delivered, %.4g reserved", reservation_id, *photons)
             return self._charge(reservation_id, "settle", given, exceeds_reservation=more)
 
     def void(self, reservation_id: int, reason: str) -> None:
@@ -297,7 +273,7 @@ class DoseAccount:
         with self._lock:
             self._pending_request(reservation_id)
             self.ledger.append(Entry("void", reservation=reservation_id, note=reason))
-            del self._pending[reservation_id]
+            self._release(reservation_id)
             self._counts["void"] += 1
 
     def record_unreserved(self, request: ExposureRequest, reason: str) -> Settlement:
@@ -318,62 +294,52 @@ class DoseAccount:
             self.ledger.append(Entry("note", run_uid=run_uid, note=text))
             self._counts["note"] += 1
 
-    # -- inside ------------------------------------------------------------------------------------------------------------------
-
-    def _check_limits(self) -> None:
-        for limit in self.limits:
-            if limit.model != self.model:
-                raise ValueError(
-                    f"limit {limit.name!r} is stated in the dose definition {limit.model!r}, this account counts {self.model!r}; "
-                    "count in the limit's definition, or convert the limit"
-                )
-            if limit.material != self.material:
-                raise ValueError(f"limit {limit.name!r} is for {limit.material!r}, this account counts the dose of {self.material!r}")
+    # -- inside ------------------------------------------------------------------------------------------------------
 
     def _compute_gray_cm2(self, energy_ev: float) -> float:
         return self.stack.dose_per_fluence(energy_ev, self.layer, self.material, self.model)
 
-    def _patch(self, request: ExposureRequest, profile: Profile | None = None, gray_cm2: float | None = None) -> _Patch | None:
+    def _patch(
+        self, request: ExposureRequest, profile: Profile | None = None, gray_cm2: float | None = None
+    ) -> Patch | None:
         """Dose of an exposure where it falls; None beside the sample."""
         if not request.on_sample:
             return None
-        row, column, offset_x, offset_y = self._grid.locate(request.x_um, request.y_um)
-        kernel = (profile or self.beam.profile).kernel(self.grid_um, (offset_x, offset_y))
-        dose = kernel * (request.photons * (self._gray_cm2(request.energy_ev) if gray_cm2 is None else gray_cm2))
-        return _Patch(self._grid.place(row, column, dose.shape), dose)
+        per_fluence = self._gray_cm2(request.energy_ev) if gray_cm2 is None else gray_cm2
+        return self._map.spread(profile or self.beam.profile, request.x_um, request.y_um, request.photons * per_fluence)
 
-    def _on_sample(self, window: Window) -> Window:
-        return window if self._outline is None else window.intersect(self._outline)
-
-    def _peak_on_sample(self, patch: _Patch) -> float:
-        window = self._on_sample(patch.window)
-        return 0.0 if window.empty else float(patch.dose_gy[window.within(patch.window)].max())
-
-    def _dose(self, window: Window) -> FloatArray:
-        """Settled and reserved dose on a window, Gy."""
-        dose = self._grid.patch(window)
-        for _, patch in self._pending.values():
-            if patch is not None:
-                common = window.intersect(patch.window)
-                if not common.empty:
-                    dose[common.within(window)] += patch.dose_gy[common.within(patch.window)]
-        return dose
-
-    def _prospect(self, request: ExposureRequest, patch: _Patch | None) -> Prospect:
+    def _prospect(self, request: ExposureRequest, patch: Patch | None) -> Prospect:
         if patch is None:
-            return Prospect(0.0, 0.0, 0.0)
-        window = self._on_sample(patch.window)
-        if window.empty:
-            return Prospect(0.0, 0.0, 0.0)
-        before = self._dose(window)
-        after = before + patch.dose_gy[window.within(patch.window)]
+            return NOTHING
+        now, added = self._map.on_sample(patch)
+        if not added.size:
+            return NOTHING
+        added_gy = float(added.max())
+        rate_gy_s = added_gy / request.open_time_s if request.open_time_s > 0 else 0.0
         # The true peak, not only a percentile: no pixel of the sample ever goes above a limit.
-        return Prospect(float(before.max()), float(after.max()), self.rate_gy_s(request))
+        return Prospect(float(now.max()), float((now + added).max()), added_gy, rate_gy_s)
+
+    def _promise(self, number: int, request: ExposureRequest, patch: Patch | None) -> None:
+        self._counts["reserve"] += 1
+        self._pending[number] = request
+        if patch is not None:
+            self._map.hold(number, patch)
+
+    def _release(self, number: int | None) -> None:
+        if number is not None:
+            self._pending.pop(number, None)
+            self._map.release(number)
 
     def _entry(self, kind: Any, request: ExposureRequest, *, reservation: int | None = None, note: str = "") -> Entry:
         gray_cm2 = self._gray_cm2(request.energy_ev) if request.on_sample else 0.0
         return Entry(
-            kind, reservation=reservation, note=note, gy_cm2=gray_cm2, profile_id=self._profile_id, model_id=self._model_id, **vars(request)
+            kind,
+            reservation=reservation,
+            note=note,
+            gy_cm2=gray_cm2,
+            profile_id=self._profile_id,
+            model_id=self._model_id,
+            **vars(request),
         )
 
     def _note_refusal(self, request: ExposureRequest, refusal: DoseRefused) -> None:
@@ -385,70 +351,48 @@ class DoseAccount:
 
     def _pending_request(self, reservation_id: int) -> ExposureRequest:
         if reservation_id not in self._pending:
-            raise LedgerError(f"{self.ledger.path}: there is no open reservation {reservation_id}; it was settled or voided, or never made")
-        return self._pending[reservation_id][0]
+            raise LedgerError(
+                f"{self.ledger.path}: there is no open reservation {reservation_id}; it has ended or was never made"
+            )
+        return self._pending[reservation_id]
 
-    def _charge(self, number: int, kind: str, given: ExposureRequest, *, exceeds_reservation: bool = False) -> Settlement:
+    def _charge(
+        self, number: int, kind: str, given: ExposureRequest, *, exceeds_reservation: bool = False
+    ) -> Settlement:
         patch = self._patch(given)
+        prospect = self._prospect(given, patch)
         self._count(kind, given, patch)
-        total = 0.0
-        if patch is not None:
-            window = self._on_sample(patch.window)
-            total = 0.0 if window.empty else float(self._dose(window).max())
-        delivered = 0.0 if patch is None else self._peak_on_sample(patch)
-        return Settlement(number, given.open_time_s, given.flux_ph_s, delivered, total, exceeds_reservation)
+        return Settlement(
+            number, given.open_time_s, given.flux_ph_s, prospect.added_gy, prospect.after_gy, exceeds_reservation
+        )
 
-    def _count(self, kind: str, given: ExposureRequest, patch: _Patch | None) -> None:
+    def _count(self, kind: str, given: ExposureRequest, patch: Patch | None) -> None:
         self._counts[kind] += 1
         self._open_time_s += given.open_time_s
         if patch is not None:
-            self._grid.add(patch.window, patch.dose_gy)
+            self._map.add(patch)
 
     def _replay(self) -> None:
-        """Build the map from the ledger, record by record: the same additions in the same order as when they were made."""
+        """Build the map from the ledger, record by record: the same additions in the same order as before."""
         converted = 0
-        for record in self.ledger.records():
-            entry = record.entry
-            if entry.kind == "note" or entry.kind == "void":
-                self._counts[entry.kind] += 1
-                if entry.kind == "void" and entry.reservation is not None:
-                    self._pending.pop(entry.reservation, None)
+        for number, kind, reservation, exposure in recorded(self.ledger):
+            if kind != "reserve":
+                self._release(reservation)
+            if exposure is None:
+                self._counts[kind] += 1
                 continue
-            request = _request_of(entry, self.ledger, record.seq)
-            same_model = entry.model_id == self._model_id
+            same_model = exposure.model_id == self._model_id
             converted += not same_model
-            # Fluence is what was recorded for good; its dose is kept as it was computed then, unless the definition has changed.
-            patch = self._patch(request, self._profile(entry.profile_id), entry.gy_cm2 if same_model else None)
-            if entry.kind == "reserve":
-                self._counts["reserve"] += 1
-                self._pending[record.seq] = (request, patch)
-                continue
-            if entry.reservation is not None:
-                self._pending.pop(entry.reservation, None)
-            self._count(entry.kind, request, patch)
+            # Fluence is what was recorded for good. Its dose is kept as it was computed then, unless stack or definition
+            # have changed.
+            patch = self._patch(exposure.request, exposure.profile, exposure.gy_cm2 if same_model else None)
+            if kind == "reserve":
+                self._promise(number, exposure.request, patch)
+            else:
+                self._count(kind, exposure.request, patch)
         if converted:
-            logger.warning("%s: %d records were made with another dose model or stack; converted to the present one", self.ledger.path, converted)
+            logger.warning(
+                "%s: %d records made with another stack or dose model; converted", self.ledger.path, converted
+            )
         if self._pending:
-            logger.warning("%s: %d reservations were never settled; they count in full", self.ledger.path, len(self._pending))
-
-    def _profile(self, identifier: str | None) -> Profile | None:
-        if identifier is None:
-            return None
-        if identifier not in self._profiles:
-            try:
-                self._profiles[identifier] = profile_from_record(*self.ledger.definition(identifier))
-            except ValueError as error:
-                raise LedgerCorrupt(f"{self.ledger.path}: {error}") from error
-        return self._profiles[identifier]
-
-
-def _with_open_time(request: ExposureRequest, open_time_s: float) -> ExposureRequest:
-    return ExposureRequest(**{**vars(request), "open_time_s": open_time_s})
-
-
-def _request_of(entry: Entry, ledger: Ledger, seq: int) -> ExposureRequest:
-    names = ("x_um", "y_um", "energy_ev", "open_time_s", "flux_ph_s", "run_uid", "label", "on_sample")
-    try:
-        return ExposureRequest(**{name: getattr(entry, name) for name in names})
-    except (TypeError, ValueError) as error:
-        raise LedgerCorrupt(f"{ledger.path}: record {seq} ({entry.kind}) holds impossible values: {error}") from error
+            logger.warning("%s: %d reservations never settled; counted in full", self.ledger.path, len(self._pending))

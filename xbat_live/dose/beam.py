@@ -77,7 +77,12 @@ class Beam:
 
     @classmethod
     def measured(
-        cls, flux_ph_s: float, flat: npt.ArrayLike, dark: npt.ArrayLike, pixel_size_um: float, fraction_in_field: float = 1.0
+        cls,
+        flux_ph_s: float,
+        flat: npt.ArrayLike,
+        dark: npt.ArrayLike,
+        pixel_size_um: float,
+        fraction_in_field: float = 1.0,
     ) -> Beam:
         """Return a beam with the shape of a flat-field image.
 
@@ -90,7 +95,8 @@ class Beam:
         pixel_size_um
             Pixel size in the sample plane, um.
         fraction_in_field
-            Fraction of the whole beam that falls on the image; 1 only if verified, a smaller value for a beam that overfills it.
+            Fraction of the whole beam that falls on the image; 1 only if verified, a smaller value for a beam that
+            overfills it.
 
         Raises
         ------
@@ -127,8 +133,8 @@ class Beam:
         Returns
         -------
         numpy.ndarray
-            (ny, nx) float64, both odd, 1/cm2. Its sum times the pixel area is 1 (a measured profile: the fraction in the field)
-            whatever the offset.
+            (ny, nx) float64, both odd, 1/cm2. Its sum times the pixel area is 1 (a measured profile: the fraction in
+            the field) whatever the offset.
 
         Raises
         ------

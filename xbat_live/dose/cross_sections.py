@@ -95,14 +95,18 @@ def parse_formula(formula: str) -> dict[str, float]:
             for element in masses:
                 _xraydb().cross_section_elam(element, np.array([10_000.0]), kind="photo")
     except Exception as error:  # chemparse and the tables raise ValueError, KeyError and IndexError on nonsense
-        raise ValueError(f"{formula!r} is not a chemical formula of known elements; write e.g. 'LiNi0.6Mn0.2Co0.2O2'") from error
+        raise ValueError(
+            f"{formula!r} is not a chemical formula of known elements; write e.g. 'LiNi0.6Mn0.2Co0.2O2'"
+        ) from error
     total = sum(masses.values())
     if not (masses and total > 0 and all(mass > 0 for mass in masses.values())):
         raise ValueError(f"{formula!r} is an empty chemical formula; write e.g. 'SiO2'")
     return {element: mass / total for element, mass in masses.items()}
 
 
-def mass_attenuation(composition: Mapping[str, float], energy_ev: FloatArray, model: DoseModel = "attenuation") -> FloatArray:
+def mass_attenuation(
+    composition: Mapping[str, float], energy_ev: FloatArray, model: DoseModel = "attenuation"
+) -> FloatArray:
     """Return what decides transmission: the total mass attenuation coefficient.
 
     Parameters
@@ -112,8 +116,8 @@ def mass_attenuation(composition: Mapping[str, float], energy_ev: FloatArray, mo
     energy_ev
         Photon energies, eV, any shape.
     model
-        The total coefficient of all models is photoabsorption, coherent and incoherent scattering; ``legacy_jousseaume`` uses its
-        own (f2 and free Klein-Nishina), as its authors do.
+        The total coefficient of all models is photoabsorption, coherent and incoherent scattering;
+        ``legacy_jousseaume`` uses its own (f2 and free Klein-Nishina), as its authors do.
 
     Returns
     -------
@@ -127,9 +131,10 @@ def mass_attenuation(composition: Mapping[str, float], energy_ev: FloatArray, mo
 def mass_energy_deposition(composition: Mapping[str, float], energy_ev: FloatArray, model: DoseModel) -> FloatArray:
     """Return the coefficient kappa/rho that turns fluence into dose, by dose definition.
 
-    ``attenuation``: every photon removed is absorbed on the spot (the literature's definition of thresholds); ``photo``:
-    photoabsorption; ``energy``: ``photo (1 - Xf/E) + compton <T>/E`` with ``Xf = (1 - 1/J_K) w_K <E_K>`` above the K edge, all
-    fluorescence escaping; ``legacy_jousseaume``: f2 and Klein-Nishina (STardif/dose_estimation).
+    ``attenuation``: every photon removed is absorbed on the spot (the literature's definition of thresholds);
+    ``photo``: photoabsorption; ``energy``: ``photo (1 - Xf/E) + compton <T>/E`` with ``Xf = (1 - 1/J_K) w_K <E_K>``
+    above the K edge, all fluorescence escaping; ``legacy_jousseaume``: f2 and Klein-Nishina
+    (STardif/dose_estimation).
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,17 +50,26 @@ class ExposureRequest:
     on_sample: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("x_um", "y_um", "energy_ev", "open_time_s", "flux_ph_s"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # SQLite would store a numpy.float32 as a blob
+        object.__setattr__(self, "on_sample", bool(self.on_sample))
         check_energy(self.energy_ev)
         check_flux(self.flux_ph_s)
         check_open_time(self.open_time_s)
         for axis, value in (("x", self.x_um), ("y", self.y_um)):
             if not abs(value) <= 1e6:
-                raise ValueError(f"sample coordinate {axis} = {value:g} um is outside -1e6 .. 1e6 um; positions are in um")
+                raise ValueError(
+                    f"sample coordinate {axis} = {value:g} um is outside -1e6 .. 1e6 um; positions are in um"
+                )
 
     @property
     def photons(self) -> float:
         """Photons on the sample."""
         return self.flux_ph_s * self.open_time_s
+
+    def with_delivery(self, open_time_s: float, flux_ph_s: float) -> ExposureRequest:
+        """Return the same exposure with another shutter-open time, s, and flux, photons/s."""
+        return replace(self, open_time_s=open_time_s, flux_ph_s=flux_ph_s)
 
 
 def check_open_time(open_time_s: float) -> None:
@@ -86,7 +95,8 @@ class Reservation:
     request
         What was asked.
     peak_before_gy, peak_after_gy
-        Largest dose of the sample inside the beam's reach now, and after the exposure if it takes all that was asked, Gy.
+        Largest dose of the sample inside the beam's reach now, and after the exposure if it takes all that was asked,
+        Gy.
     limit_name, limit_gy
         The dose limit that will bind first; empty and NaN when there is none.
     warnings
@@ -160,7 +170,7 @@ class DoseMap:
     y_um: FloatArray
 
 
-class DoseRefused(Exception):
+class DoseRefused(Exception):  # noqa: N818
     """An exposure would exceed a limit; nothing was reserved and the shutter must not open.
 
     Attributes

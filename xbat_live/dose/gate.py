@@ -18,13 +18,19 @@ class Prospect:
     ----------
     before_gy, after_gy
         Dose now and after the exposure, Gy.
+    added_gy
+        Dose of the exposure, Gy.
     rate_gy_s
         Dose rate during it, Gy/s.
     """
 
     before_gy: float
     after_gy: float
+    added_gy: float
     rate_gy_s: float
+
+
+NOTHING = Prospect(0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,8 @@ class Gate:
     limits
         All limits.
     sigma_rel
-        Relative standard uncertainty of a dose. Errors of flux, area and coefficients are the same in every exposure, so they add
-        linearly: the uncertainty of a total is this fraction of the total.
+        Relative standard uncertainty of a dose. Errors of flux, area and coefficients are the same in every exposure,
+        so they add linearly: the uncertainty of a total is this fraction of the total.
     k_sigma
         How many of them are kept free below a limit.
     """
@@ -60,16 +66,38 @@ class Gate:
     @property
     def lowest_dose_limit(self) -> DoseLimit | None:
         """The lowest dose limit that refuses, or None."""
-        return min((limit for limit in self._binding if limit.limit_gy is not None), key=lambda limit: limit.value, default=None)
+        return min(
+            (limit for limit in self._binding if limit.limit_gy is not None),
+            key=lambda limit: limit.value,
+            default=None,
+        )
 
     @property
-    def lowest_rate_limit(self) -> DoseLimit | None:
-        """The lowest rate limit that refuses, or None."""
-        return min((limit for limit in self._binding if limit.rate_gy_s is not None), key=lambda limit: limit.value, default=None)
+    def room_gy(self) -> float:
+        """Dose, without uncertainty, that the lowest dose limit allows, Gy; infinite without one."""
+        limit = self.lowest_dose_limit
+        return math.inf if limit is None else limit.value / self.allowance
 
     @property
     def _binding(self) -> Sequence[DoseLimit]:
         return [limit for limit in self.limits if not limit.advisory]
+
+    def check_stated_for(self, material: str, model: str) -> None:
+        """Check that all limits can be compared with doses of `material` in the definition `model`.
+
+        Raises
+        ------
+        ValueError
+            One cannot; it is named.
+        """
+        for limit in self.limits:
+            if limit.model != model:
+                raise ValueError(
+                    f"limit {limit.name!r} is stated in the dose definition {limit.model!r}, doses are counted in "
+                    f"{model!r}; count in the limit's definition, or convert the limit"
+                )
+            if limit.material != material:
+                raise ValueError(f"limit {limit.name!r} is for {limit.material!r}, doses are counted for {material!r}")
 
     def check(self, request: ExposureRequest, prospect: Prospect) -> tuple[str, ...]:
         """Return warnings, or refuse.
@@ -103,8 +131,10 @@ class Gate:
             remedy = f"{format_gy(prospect.before_gy)} are there already: use a fresh spot"
         spare = f", {self.k_sigma:g} sigma of {100 * self.sigma_rel:g} % included" if self.allowance > 1 else ""
         message = (
-            f"{quantity} would be {format_gy(would_be, limit.unit)}{spare} at sample ({request.x_um:.1f}, {request.y_um:.1f}) um, "
-            f"above the limit {limit.name!r} of {format_gy(limit.value, limit.unit)} for {limit.material} ({limit.model}); {remedy}"
+            f"{quantity} would be {format_gy(would_be, limit.unit)}{spare} "
+            f"at sample ({request.x_um:.1f}, {request.y_um:.1f}) um, "
+            f"above the limit {limit.name!r} of {format_gy(limit.value, limit.unit)} for {limit.material} "
+            f"({limit.model}); {remedy}"
         )
         return DoseRefused(limit, would_be, request.x_um, request.y_um, message)
 
@@ -113,17 +143,16 @@ class Gate:
         for limit in self.limits:
             if limit.limit_gy is None:
                 if limit.advisory and self._would_be(limit, prospect) > limit.value:
-                    messages.append(f"dose rate {format_gy(prospect.rate_gy_s, 'Gy/s')} is above the advisory limit {limit.name!r}")
+                    messages.append(
+                        f"dose rate {format_gy(prospect.rate_gy_s, 'Gy/s')} is above the advisory limit {limit.name!r}"
+                    )
                 continue
             levels = (*WARN_FRACTIONS, 1.0) if limit.advisory else WARN_FRACTIONS
             before, after = (self.allowance * dose / limit.value for dose in (prospect.before_gy, prospect.after_gy))
             passed = [level for level in levels if before < level <= after]
             if passed:
                 kind = "advisory limit" if limit.advisory else "limit"
-                messages.append(f"{100 * after:.0f} % of the {kind} {limit.name!r} ({format_gy(limit.value)} for {limit.material})")
+                messages.append(
+                    f"{100 * after:.0f} % of the {kind} {limit.name!r} ({format_gy(limit.value)} for {limit.material})"
+                )
         return tuple(messages)
-
-    def room_gy(self) -> float:
-        """Return the dose, without uncertainty, that the lowest dose limit allows, Gy; infinite without one."""
-        limit = self.lowest_dose_limit
-        return math.inf if limit is None else limit.value / self.allowance

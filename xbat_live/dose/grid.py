@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of map pixels: rows ``row0 <= row < row1`` and columns likewise. Pixel (r, c) covers ``c*p <= x < (c+1)*p``."""
+    """Map pixels with rows ``row0 <= row < row1`` and columns likewise; column c covers ``c*p <= x < (c+1)*p``."""
 
     row0: int
     row1: int
@@ -47,17 +47,29 @@ class Window:
 
     def intersect(self, other: Window) -> Window:
         """Return the pixels in both; may be empty."""
-        return Window(max(self.row0, other.row0), min(self.row1, other.row1), max(self.col0, other.col0), min(self.col1, other.col1))
+        return Window(
+            max(self.row0, other.row0),
+            min(self.row1, other.row1),
+            max(self.col0, other.col0),
+            min(self.col1, other.col1),
+        )
 
     def union(self, other: Window) -> Window:
         """Return the smallest window with the pixels of both."""
         if self.empty or other.empty:
             return other if self.empty else self
-        return Window(min(self.row0, other.row0), max(self.row1, other.row1), min(self.col0, other.col0), max(self.col1, other.col1))
+        return Window(
+            min(self.row0, other.row0),
+            max(self.row1, other.row1),
+            min(self.col0, other.col0),
+            max(self.col1, other.col1),
+        )
 
     def within(self, outer: Window) -> tuple[slice, slice]:
         """Return the slices of this window in an array that covers `outer`."""
-        return slice(self.row0 - outer.row0, self.row1 - outer.row0), slice(self.col0 - outer.col0, self.col1 - outer.col0)
+        return slice(self.row0 - outer.row0, self.row1 - outer.row0), slice(
+            self.col0 - outer.col0, self.col1 - outer.col0
+        )
 
 
 class DoseGrid:
@@ -77,16 +89,12 @@ class DoseGrid:
         self.pixel_um = float(pixel_um)
         self._tile_px = tile_px
         self._tiles: dict[tuple[int, int], FloatArray] = {}
+        self._touched = Window(0, 0, 0, 0)
 
     @property
     def window(self) -> Window:
-        """Smallest window with all tiles; empty when nothing was deposited."""
-        if not self._tiles:
-            return Window(0, 0, 0, 0)
-        rows = [row for row, _ in self._tiles]
-        columns = [column for _, column in self._tiles]
-        size = self._tile_px
-        return Window(min(rows) * size, (max(rows) + 1) * size, min(columns) * size, (max(columns) + 1) * size)
+        """Smallest window with all pixels that were touched; empty when nothing was deposited."""
+        return self._touched
 
     @property
     def nbytes(self) -> int:
@@ -101,8 +109,8 @@ class DoseGrid:
     def deposit(self, x_um: float, y_um: float, kernel_per_cm2: FloatArray, gray_cm2: float) -> Window:
         """Add ``kernel * gray_cm2`` with the kernel's middle at (x, y).
 
-        A position between pixel centres splits every pixel over its neighbours, so that no photon is lost or made; with a kernel
-        that was computed for the offset, use `locate`, `place` and `add`.
+        A position between pixel centres splits every pixel over its neighbours, so that no photon is lost or made;
+        with a kernel that was computed for the offset, use `locate`, `place` and `add`.
 
         Parameters
         ----------
@@ -132,6 +140,7 @@ class DoseGrid:
 
     def add(self, window: Window, patch_gy: FloatArray) -> None:
         """Add a patch, (ny, nx) Gy, to the pixels of `window`; tiles come into being as needed."""
+        self._touched = self._touched.union(window)
         for key, part in self._parts(window):
             tile = self._tiles.get(key)
             if tile is None:

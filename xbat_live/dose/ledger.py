@@ -32,26 +32,27 @@ CREATE TABLE records (
     gy_cm2 REAL, profile_id TEXT REFERENCES definitions (id), model_id TEXT REFERENCES definitions (id)
 );
 CREATE UNIQUE INDEX one_end ON records (reservation) WHERE kind IN ('settle', 'void');
-CREATE TRIGGER records_no_update BEFORE UPDATE ON records BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER records_no_delete BEFORE DELETE ON records BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER definitions_no_update BEFORE UPDATE ON definitions BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER definitions_no_delete BEFORE DELETE ON definitions BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-"""
+""" + "".join(
+    f"CREATE TRIGGER {table}_no_{action} BEFORE {action} ON {table} "
+    "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
+    for table in ("records", "definitions")
+    for action in ("update", "delete")
+)
 
 
 class LedgerError(Exception):
     """The ledger cannot be read or written; no exposure may follow."""
 
 
-class LedgerLocked(LedgerError):
+class LedgerLocked(LedgerError):  # noqa: N818
     """Another process writes this sample's ledger."""
 
 
-class LedgerCorrupt(LedgerError):
+class LedgerCorrupt(LedgerError):  # noqa: N818
     """The file is damaged, or no ledger at all."""
 
 
-class LedgerTooNew(LedgerError):
+class LedgerTooNew(LedgerError):  # noqa: N818
     """The file was written by a newer version of xbat_live."""
 
 
@@ -62,7 +63,8 @@ class Entry:
     Attributes
     ----------
     kind
-        ``reserve`` before an exposure; ``settle`` and ``void`` end a reservation; ``unreserved`` dose given without one; ``note``.
+        ``reserve`` before an exposure; ``settle`` and ``void`` end a reservation; ``unreserved`` dose given without
+        one; ``note``.
     reservation
         Record number of the reservation that is ended.
     run_uid, label, note
@@ -123,11 +125,11 @@ class Record:
 
 _ENTRY_COLUMNS = tuple(field.name for field in fields(Entry))
 _INSERT = (
-    f"INSERT INTO records (time_unix_s, time_monotonic_s, boot_id, process_id, {', '.join(_ENTRY_COLUMNS)}) "  # noqa: S608
+    f"INSERT INTO records (time_unix_s, time_monotonic_s, boot_id, process_id, {', '.join(_ENTRY_COLUMNS)}) "
     f"VALUES ({', '.join('?' * (4 + len(_ENTRY_COLUMNS)))})"
 )
 _READ_CHUNK = 20_000
-_SELECT = f"SELECT seq, time_unix_s, time_monotonic_s, boot_id, process_id, {', '.join(_ENTRY_COLUMNS)} FROM records"  # noqa: S608
+_SELECT = f"SELECT seq, time_unix_s, time_monotonic_s, boot_id, process_id, {', '.join(_ENTRY_COLUMNS)} FROM records"
 
 
 class Ledger:
@@ -203,9 +205,13 @@ class Ledger:
             try:
                 cursor = self._connection.execute(_INSERT, (*stamp, *astuple(entry)))
             except sqlite3.IntegrityError as error:
-                raise LedgerError(f"{self.path}: {entry.kind} of reservation {entry.reservation} refused: {error}") from error
+                raise LedgerError(
+                    f"{self.path}: {entry.kind} of reservation {entry.reservation} refused: {error}"
+                ) from error
             except sqlite3.Error as error:
-                raise LedgerError(f"{self.path}: {entry.kind} not written: {error}; free the disk or repair the ledger before exposing") from error
+                raise LedgerError(
+                    f"{self.path}: {entry.kind} not written: {error}; free the disk before exposing"
+                ) from error
             return Record(int(cursor.lastrowid or 0), *stamp, entry)
 
     def define(self, identifier: str, kind: str, content: str, data: bytes | None = None) -> None:
@@ -214,7 +220,9 @@ class Ledger:
             raise LedgerError(f"{self.path}: opened for reading only")
         with self._thread_lock:
             try:
-                self._connection.execute("INSERT OR IGNORE INTO definitions VALUES (?, ?, ?, ?)", (identifier, kind, content, data))
+                self._connection.execute(
+                    "INSERT OR IGNORE INTO definitions VALUES (?, ?, ?, ?)", (identifier, kind, content, data)
+                )
             except sqlite3.Error as error:
                 raise LedgerError(f"{self.path}: definition of {kind} not written: {error}") from error
 
@@ -250,7 +258,9 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _read(self, statement: str, values: tuple[object, ...]) -> list[tuple]:
@@ -258,7 +268,9 @@ class Ledger:
             try:
                 return self._connection.execute(statement, values).fetchall()
             except sqlite3.DatabaseError as error:
-                raise LedgerCorrupt(f"{self.path}: the ledger cannot be read: {error}; restore it from a backup") from error
+                raise LedgerCorrupt(
+                    f"{self.path}: the ledger cannot be read: {error}; restore it from a backup"
+                ) from error
 
     def _connect(self) -> sqlite3.Connection:
         uri = f"{self.path.resolve().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
@@ -271,7 +283,8 @@ class Ledger:
                 raise LedgerCorrupt(f"{self.path}: this SQLite file is not a dose ledger; choose another file")
             if version > SCHEMA_VERSION:
                 raise LedgerTooNew(
-                    f"{self.path}: written with schema version {version}, this program knows {SCHEMA_VERSION}; use a newer xbat_live"
+                    f"{self.path}: written with schema version {version}, this program knows {SCHEMA_VERSION}; "
+                    "use a newer xbat_live"
                 )
             if not self.read_only:
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -298,7 +311,9 @@ class Ledger:
 
     def _release(self) -> None:
         if self._lock_fd is not None:
-            os.close(self._lock_fd)  # closing gives the lock up; the file stays, removing it would race with the next holder
+            os.close(
+                self._lock_fd
+            )  # closing gives the lock up; the file stays, removing it would race with the next holder
             self._lock_fd = None
 
 

@@ -58,7 +58,13 @@ class DoseLimit:
     @property
     def value(self) -> float:
         """The limit, in `unit`."""
-        return self.limit_gy if self.limit_gy is not None else self.rate_gy_s if self.rate_gy_s is not None else float("nan")
+        return (
+            self.limit_gy
+            if self.limit_gy is not None
+            else self.rate_gy_s
+            if self.rate_gy_s is not None
+            else float("nan")
+        )
 
     @property
     def unit(self) -> str:

@@ -40,8 +40,15 @@ class Material:
         if not self.name:
             raise ValueError("a material needs a name")
         if not 0 < self.density_g_cm3 <= MAX_DENSITY_G_CM3:
-            hint = f"; did you mean {self.density_g_cm3 / 1000:g} (given in kg/m3)?" if self.density_g_cm3 > MAX_DENSITY_G_CM3 else ""
-            raise ValueError(f"material {self.name!r}: density {self.density_g_cm3:g} g/cm3 is outside (0, {MAX_DENSITY_G_CM3:g}] g/cm3{hint}")
+            hint = (
+                f"; did you mean {self.density_g_cm3 / 1000:g} (given in kg/m3)?"
+                if self.density_g_cm3 > MAX_DENSITY_G_CM3
+                else ""
+            )
+            raise ValueError(
+                f"material {self.name!r}: density {self.density_g_cm3:g} g/cm3 is outside "
+                f"(0, {MAX_DENSITY_G_CM3:g}] g/cm3{hint}"
+            )
         if isinstance(self.formula, str):
             parts: dict[str, float] = {self.formula: 1.0}
         else:
@@ -49,7 +56,9 @@ class Material:
             object.__setattr__(self, "formula", parts)
         total = math.fsum(parts.values())
         if not abs(total - 1) <= _FRACTION_TOLERANCE or not all(fraction > 0 for fraction in parts.values()):
-            raise ValueError(f"material {self.name!r}: mass fractions {parts} sum to {total:g}; they must be positive and sum to 1")
+            raise ValueError(
+                f"material {self.name!r}: mass fractions {parts} sum to {total:g}; they must be positive and sum to 1"
+            )
         elements: dict[str, float] = {}
         for formula, fraction in parts.items():
             for element, mass in parse_formula(formula).items():

@@ -74,7 +74,9 @@ def limit(name: str, material: str | None = None) -> DoseLimit:
 
 def limit_names(material: str | None = None) -> tuple[str, ...]:
     """Return the names of all preset limits, or of those stated for `material`."""
-    return tuple(name for name, entry in _content()["limits"].items() if material is None or material in entry["materials"])
+    return tuple(
+        name for name, entry in _content()["limits"].items() if material is None or material in entry["materials"]
+    )
 
 
 @cache
@@ -92,9 +94,14 @@ def _entry(kind: str, name: str) -> dict[str, Any]:
 @cache
 def _build(name: str) -> LayerStack:
     materials = {
-        key: Material(item["name"], item["formula"], float(item["density"])) for key, item in _content()["materials"].items()
+        key: Material(item["name"], item["formula"], float(item["density"]))
+        for key, item in _content()["materials"].items()
     }
     return LayerStack(
-        Layer(layer["name"], float(layer["thickness"]), {materials[key]: fraction for key, fraction in layer["parts"].items()})
+        Layer(
+            layer["name"],
+            float(layer["thickness"]),
+            {materials[key]: fraction for key, fraction in layer["parts"].items()},
+        )
         for layer in _entry("cells", name)["layers"]
     )

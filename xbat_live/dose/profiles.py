@@ -12,8 +12,8 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammainc
 from scipy.special import gamma as gamma_function
+from scipy.special import gammainc
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -25,27 +25,25 @@ CM2_PER_UM2 = 1e-8
 
 
 class Profile(Protocol):
-    """What the account needs to know of a beam's shape.
-
-    Attributes
-    ----------
-    fwhm_um
-        Full width at half maximum (x, y), um.
-    footprint_um
-        Full width (x, y) down to 1e-3 of the peak, um.
-    peak_per_cm2
-        Photons per cm2 at the peak, per photon, 1/cm2.
-    """
+    """What the account needs to know of a beam's shape."""
 
     @property
-    def fwhm_um(self) -> tuple[float, float]: ...
+    def fwhm_um(self) -> tuple[float, float]:
+        """Full width at half maximum (x, y), um."""
+        ...
+
     @property
-    def footprint_um(self) -> tuple[float, float]: ...
+    def footprint_um(self) -> tuple[float, float]:
+        """Full width (x, y) down to 1e-3 of the peak, um."""
+        ...
+
     @property
-    def peak_per_cm2(self) -> float: ...
+    def peak_per_cm2(self) -> float:
+        """Photons per cm2 at the peak, per photon, 1/cm2."""
+        ...
 
     def kernel(self, grid_um: float, offset_um: tuple[float, float] = (0.0, 0.0)) -> FloatArray:
-        """Return pixel means of the profile, 1/cm2, centred `offset_um` (x, y) from the middle pixel's centre; odd shape."""
+        """Return pixel means, 1/cm2, odd shape, of the profile `offset_um` (x, y) off the middle pixel's centre."""
         ...
 
     def record(self) -> tuple[str, bytes | None]:
@@ -56,12 +54,15 @@ class Profile(Protocol):
 def _check_size(size_um: tuple[float, float], what: str) -> None:
     for axis, value in zip("xy", size_um, strict=True):
         if not 1e-3 <= value <= 1e5:
-            raise ValueError(f"{what} along {axis} is {value:g} um, outside 1e-3 .. 1e5 um; sizes are in um (1 mm = 1000 um)")
+            raise ValueError(
+                f"{what} along {axis} is {value:g} um, outside 1e-3 .. 1e5 um; sizes are in um (1 mm = 1000 um)"
+            )
 
 
 def _separable_kernel(along_x: FloatArray, along_y: FloatArray, grid_um: float) -> FloatArray:
     """Photon-conserving kernel from the photons per pixel of each axis (normalised here), 1/cm2."""
-    return np.outer(along_y / along_y.sum(), along_x / (along_x.sum() * grid_um**2 * CM2_PER_UM2))
+    kernel: FloatArray = np.outer(along_y / along_y.sum(), along_x / (along_x.sum() * grid_um**2 * CM2_PER_UM2))
+    return kernel
 
 
 def _edges(half_extent_um: float, grid_um: float, offset_um: float) -> FloatArray:
@@ -74,7 +75,7 @@ def _edges(half_extent_um: float, grid_um: float, offset_um: float) -> FloatArra
             f"a beam of {2 * half_extent_um:g} um on a grid of {grid_um:g} um needs {2 * half + 1} pixels across; "
             f"use a coarser grid, e.g. {half_extent_um / 500:.2g} um"
         )
-    return (np.arange(-half, half + 2) - 0.5) * grid_um - offset_um
+    return (np.arange(-half, half + 2, dtype=np.float64) - 0.5) * grid_um - offset_um
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,10 @@ class SuperGaussian:
     def __post_init__(self) -> None:
         _check_size(self.fwhm_um, "beam width (FWHM)")
         if not 2 <= self.order <= 64:
-            raise ValueError(f"order {self.order:g} of a super-Gaussian is outside 2 .. 64; it is the exponent, 2 is the ordinary Gaussian")
+            raise ValueError(
+                f"order {self.order:g} of a super-Gaussian is outside 2 .. 64; "
+                "it is the exponent, 2 is the ordinary Gaussian"
+            )
 
     @property
     def footprint_um(self) -> tuple[float, float]:
@@ -177,7 +181,8 @@ class MeasuredProfile:
     Attributes
     ----------
     density_per_cm2
-        Photons per cm2 per photon of the whole beam, (ny, nx) float64, 1/cm2; its integral is the fraction of the beam in the field.
+        Photons per cm2 per photon of the whole beam, (ny, nx) float64, 1/cm2; its integral is the fraction of the
+        beam in the field.
     pixel_size_um
         Pixel size in the sample plane, um.
     """
@@ -193,7 +198,9 @@ class MeasuredProfile:
         object.__setattr__(self, "digest", hashlib.sha256(density.tobytes() + repr(density.shape).encode()).hexdigest())
 
     @classmethod
-    def from_images(cls, flat: npt.ArrayLike, dark: npt.ArrayLike, pixel_size_um: float, fraction_in_field: float) -> MeasuredProfile:
+    def from_images(
+        cls, flat: npt.ArrayLike, dark: npt.ArrayLike, pixel_size_um: float, fraction_in_field: float
+    ) -> MeasuredProfile:
         """Normalise ``flat - dark``; see `Beam.measured`."""
         image = np.asarray(flat, dtype=np.float64) - np.asarray(dark, dtype=np.float64)
         if image.ndim != 2 or min(image.shape) < 2:
@@ -201,7 +208,9 @@ class MeasuredProfile:
         if not np.isfinite(image).all():
             raise ValueError("flat or dark field holds values that are not finite")
         if not 1e-4 <= pixel_size_um <= 1e4:
-            raise ValueError(f"pixel size {pixel_size_um:g} um is outside 1e-4 .. 1e4 um; pixel sizes are in um (33 nm = 0.033 um)")
+            raise ValueError(
+                f"pixel size {pixel_size_um:g} um is outside 1e-4 .. 1e4 um; pixel sizes are in um (33 nm = 0.033 um)"
+            )
         if not 0 < fraction_in_field <= 1:
             raise ValueError(f"fraction of the beam in the field {fraction_in_field:g} is outside (0, 1]")
         image = np.maximum(image, 0.0)
@@ -217,7 +226,7 @@ class MeasuredProfile:
 
     @property
     def footprint_um(self) -> tuple[float, float]:
-        """Extent (x, y) of what is above 1e-3 of the maximum, um; centred on the image, so the larger side counts twice."""
+        """Extent (x, y) of what is above 1e-3 of the maximum, um, as if symmetric about the image's centre."""
         return self._extent(FOOTPRINT_FRACTION, centred=True)
 
     @property
@@ -226,14 +235,16 @@ class MeasuredProfile:
         return float(self.density_per_cm2.max())
 
     def kernel(self, grid_um: float, offset_um: tuple[float, float] = (0.0, 0.0)) -> FloatArray:
-        """See `Profile.kernel`. Area-weighted; a sub-pixel offset splits every pixel over its neighbours and keeps the sum."""
+        """See `Profile.kernel`. Area-weighted; an offset splits every pixel over its neighbours and keeps the sum."""
         return shift_bilinear(_resampled(self, grid_um), offset_um[1] / grid_um, offset_um[0] / grid_um)
 
     def record(self) -> tuple[str, bytes | None]:
         """See `Profile.record`."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, density_per_cm2=self.density_per_cm2)
-        return json.dumps({"kind": "measured", "pixel_size_um": self.pixel_size_um, "digest": self.digest}), buffer.getvalue()
+        return json.dumps(
+            {"kind": "measured", "pixel_size_um": self.pixel_size_um, "digest": self.digest}
+        ), buffer.getvalue()
 
     def _extent(self, fraction: float, *, centred: bool = False) -> tuple[float, float]:
         above = self.density_per_cm2 >= fraction * self.density_per_cm2.max()

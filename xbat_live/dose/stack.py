@@ -45,13 +45,14 @@ class Layer:
     parts
         Volume fraction by material; what is missing to 1 is void.
     thin_film
-        Confirms a thickness of 5 to 50 nm. Without it such a value is taken for a 5 to 50 um layer written in mm and refused.
+        Confirms a thickness of 5 to 50 nm. Without it such a value is taken for a 5 to 50 um layer written in mm and
+        refused.
 
     Raises
     ------
     ValueError
-        Thickness outside 1e-4 .. 1e5 um or suspicious (see `thin_film`), volume fractions outside (0, 1] or summing to more than 1,
-        two materials of one name, no material.
+        Thickness outside 1e-4 .. 1e5 um or suspicious (see `thin_film`), volume fractions outside (0, 1] or summing
+        to more than 1, two materials of one name, no material.
     """
 
     name: str
@@ -66,7 +67,8 @@ class Layer:
             raise ValueError("a layer needs a name")
         if not MIN_THICKNESS_UM <= thickness <= MAX_THICKNESS_UM:
             raise ValueError(
-                f"{where}: thickness {thickness:g} um is outside {MIN_THICKNESS_UM:g} .. {MAX_THICKNESS_UM:g} um; thicknesses are in um (1 mm = 1000 um)"
+                f"{where}: thickness {thickness:g} um is outside {MIN_THICKNESS_UM:g} .. {MAX_THICKNESS_UM:g} um; "
+                "thicknesses are in um (1 mm = 1000 um)"
             )
         if _MILLIMETRE_SLIP_UM[0] <= thickness < _MILLIMETRE_SLIP_UM[1] and not self.thin_film:
             raise ValueError(
@@ -81,7 +83,9 @@ class Layer:
             raise ValueError(f"{where}: two materials of one name: {', '.join(names)}")
         for material, fraction in self.parts.items():
             if not 0 < fraction <= 1:
-                raise ValueError(f"{where}: volume fraction {fraction:g} of {material.name!r} is outside (0, 1]; percent? write 0.6 for 60 %")
+                raise ValueError(
+                    f"{where}: volume fraction {fraction:g} of {material.name!r} is outside (0, 1]; write 0.6 for 60 %"
+                )
         total = math.fsum(self.parts.values())
         if total > 1 + 1e-9:
             raise ValueError(f"{where}: volume fractions sum to {total:g}, more than 1")
@@ -102,13 +106,17 @@ class Layer:
         for material in self.parts:
             if material.name == name:
                 return material
-        raise ValueError(f"layer {self.name!r} has no material {name!r}; it has: {', '.join(m.name for m in self.parts)}")
+        raise ValueError(
+            f"layer {self.name!r} has no material {name!r}; it has: {', '.join(m.name for m in self.parts)}"
+        )
 
     def linear_attenuation(self, energy_ev: FloatArray, model: DoseModel = "attenuation") -> FloatArray:
         """Return mu of the layer, 1/cm: the sum of (mu/rho) rho v over its materials. Shape of `energy_ev` (eV)."""
         total = np.zeros(energy_ev.shape)
         for material, fraction in self.parts.items():
-            total = total + mass_attenuation(material.composition, energy_ev, model) * (material.density_g_cm3 * fraction)
+            total = total + mass_attenuation(material.composition, energy_ev, model) * (
+                material.density_g_cm3 * fraction
+            )
         return total
 
 
@@ -140,7 +148,9 @@ class LayerStack:
         names = [layer.name for layer in self.layers]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"two layers of one name: {', '.join(twice)}; layers are addressed by name, so names must differ")
+            raise ValueError(
+                f"two layers of one name: {', '.join(twice)}; layers are addressed by name, so names must differ"
+            )
         if not 0 <= self.tilt_deg <= 85:
             raise ValueError(f"tilt {self.tilt_deg:g} deg is outside 0 .. 85 deg")
 
@@ -195,14 +205,25 @@ class LayerStack:
     ) -> float: ...
     @overload
     def dose_per_fluence(
-        self, energy_ev: FloatArray, layer_name: str, material_name: str, model: str = "attenuation", where: str = "mean"
+        self,
+        energy_ev: FloatArray,
+        layer_name: str,
+        material_name: str,
+        model: str = "attenuation",
+        where: str = "mean",
     ) -> FloatArray: ...
     def dose_per_fluence(
-        self, energy_ev: float | FloatArray, layer_name: str, material_name: str, model: str = "attenuation", where: str = "mean"
+        self,
+        energy_ev: float | FloatArray,
+        layer_name: str,
+        material_name: str,
+        model: str = "attenuation",
+        where: str = "mean",
     ) -> float | FloatArray:
         """Return the dose of one material of one layer per photon/cm2 incident on the stack.
 
-        ``K = T_up E (kappa/rho) G(tau)``; the dose is energy per mass of that material, so porosity only acts through attenuation.
+        ``K = T_up E (kappa/rho) G(tau)``; the dose is energy per mass of that material, so porosity only acts through
+        attenuation.
 
         Parameters
         ----------
@@ -211,8 +232,8 @@ class LayerStack:
         layer_name, material_name
             Where the dose is wanted.
         model
-            Dose definition: ``attenuation``, ``energy``, ``photo`` or ``legacy_jousseaume``, see `mass_energy_deposition`. Doses and
-            thresholds compare only within one definition.
+            Dose definition: ``attenuation``, ``energy``, ``photo`` or ``legacy_jousseaume``, see
+            `mass_energy_deposition`. Doses and thresholds compare only within one definition.
         where
             ``mean`` over the layer's depth, ``front`` or ``back`` surface.
 
@@ -233,7 +254,9 @@ class LayerStack:
         return _like(energy_ev, self._energy_fluence_gy(layer_name, energies, chosen, where) * kappa)
 
     @overload
-    def layer_dose_per_fluence(self, energy_ev: float, layer_name: str, model: str = "attenuation", where: str = "mean") -> float: ...
+    def layer_dose_per_fluence(
+        self, energy_ev: float, layer_name: str, model: str = "attenuation", where: str = "mean"
+    ) -> float: ...
     @overload
     def layer_dose_per_fluence(
         self, energy_ev: FloatArray, layer_name: str, model: str = "attenuation", where: str = "mean"
@@ -241,7 +264,7 @@ class LayerStack:
     def layer_dose_per_fluence(
         self, energy_ev: float | FloatArray, layer_name: str, model: str = "attenuation", where: str = "mean"
     ) -> float | FloatArray:
-        """Return the mass-weighted mean dose of a whole layer per photon/cm2, Gy cm2 per photon. See `dose_per_fluence`."""
+        """Return the mass mean of a layer's dose per photon/cm2, Gy cm2 per photon. See `dose_per_fluence`."""
         layer = self.layer(layer_name)
         chosen = check_model(model)
         energies = check_energy(energy_ev)
@@ -259,7 +282,10 @@ class LayerStack:
                 {
                     "name": layer.name,
                     "thickness_um": layer.thickness_um,
-                    "parts": [{**material.as_dict(), "volume_fraction": fraction} for material, fraction in layer.parts.items()],
+                    "parts": [
+                        {**material.as_dict(), "volume_fraction": fraction}
+                        for material, fraction in layer.parts.items()
+                    ],
                 }
                 for layer in self.layers
             ],

@@ -1,21 +1,31 @@
-"""Blur from power spectra: against a sharp frame of the same material, or, for the first frame, from its own anisotropy.
+"""Blur from spectra: against a sharp frame of the same material, or, for the first frame, from its own anisotropy.
 
-Source of the method: Sun et al. 2025 (directional narrowing of the power spectrum), made quantitative as in `imaging.md` section 5: the noise
-floor is subtracted and ``P = n + a P_ref exp(-4 pi^2 f' S f)`` is fitted over radial x angular bins; S is the covariance of the blur kernel.
+Source of the idea: Sun et al. 2025 (directional narrowing of the power spectrum), made quantitative as in `imaging.md` section 5 with the
+noise floor in the model. Frame F and reference R are one signal of power P seen twice, ``<|R|^2> = P + n_R``, ``<|F|^2> = a^2 H^2 P + n_F``,
+``<F R*> = r a H P`` with ``H = exp(-2 pi^2 f' S f)``; S, the covariance of the blur kernel, is fitted by maximum likelihood (complex Wishart,
+Fisher scoring) over radial x angular bins with P of every bin free. The verdict weighs hypotheses (sharp, line, defocus, sharper than the
+reference), so that at low dose an uncertain fit is not taken for blur.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logsumexp
 
-from xbat_live.imaging.spectrum import CropWindow, Float, PolarPower
+from xbat_live.imaging.registration import PairShift
+from xbat_live.imaging.spectrum import N_ANGULAR, CropWindow, Float, PolarPower
 
-LINE = float(np.sqrt(12.0))
-"""Length of a line kernel over its standard deviation."""
-MODEL_ERROR = 0.06
-"""Relative scatter of a bin's power from changes of the sample between two frames."""
+FLOOR_ERROR = 0.02
+"""Relative uncertainty of the noise floor (white noise measured in the corner of the spectrum)."""
+SIGNAL_SPREAD = 0.6
+"""Spread of the logarithm of signal power over directions at one frequency, expected of particles."""
+RETAKE_ODDS = -1.6
+"""Log odds from which a frame counts as blurred: a missed blur costs about five times a retaken sharp frame."""
+MOST_ALIKE = 0.98
+"""Upper limit of the correlation of two frames' signals: windows and the sample itself always differ a little."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +35,13 @@ class BlurResult:
     Attributes
     ----------
     score
-        Squared blur extent over the squared limit, with sign: above 1 is blurred, about 0 as sharp as the reference, negative sharper.
+        Natural logarithm of the odds that the frame is blurred by the limit or more, plus 1.6 (a miss costs five times a needless
+        retake); above 0 is blurred.
     extent_px, extent_um
-        Full length of the line kernel with the same spread as the blur along its longest axis (sqrt(12) standard deviations); 0 when none was seen.
+        Full length of the line kernel with the same spread as the blur along its longest axis (sqrt(12) standard deviations),
+        unbinned px and um; relative to the reference, 0 when sharp.
     sigma_extent_px
-        Standard uncertainty of `extent_px` at the limit, unbinned px.
+        Standard uncertainty of `extent_px` (at the limit, for a sharp frame), unbinned px.
     angle_deg
         Direction of the blur in the image, from +column towards +row, -90 < angle <= 90.
     kind
@@ -50,89 +62,94 @@ class BlurResult:
     reason: str
 
 
+NOT_JUDGED = BlurResult(0.0, 0.0, 0.0, 0.0, 0.0, "sharp", False, "blur not judged")
+
+
 @dataclass(frozen=True)
 class KernelFit:
-    """Covariance of a blur kernel, unbinned px squared.
+    """Covariance of a blur kernel.
 
     Attributes
     ----------
-    s_xx, s_xy, s_yy
-        Elements; negative variance means sharper than the reference.
+    kernel
+        (s_xx, s_xy, s_yy), unbinned px squared; negative variance means sharper than the reference.
     covariance
-        Of (s_xx, s_xy, s_yy), shape (3, 3).
+        Of `kernel`, shape (3, 3).
     """
 
-    s_xx: float
-    s_xy: float
-    s_yy: float
+    kernel: Float
     covariance: Float
 
     def principal(self) -> tuple[float, float, float, float]:
         """Return largest and smallest variance, angle in deg of the largest, and the standard error of the largest."""
-        mean, half = (self.s_xx + self.s_yy) / 2, (self.s_xx - self.s_yy) / 2
-        radius = float(np.hypot(half, self.s_xy))
-        angle = 0.5 * float(np.arctan2(self.s_xy, half))
+        s_xx, s_xy, s_yy = self.kernel
+        mean, half = (s_xx + s_yy) / 2, (s_xx - s_yy) / 2
+        radius = float(np.hypot(half, s_xy))
+        angle = 0.5 * float(np.arctan2(s_xy, half))
         along = np.array([np.cos(angle) ** 2, 2 * np.cos(angle) * np.sin(angle), np.sin(angle) ** 2])
         error = float(np.sqrt(max(along @ self.covariance @ along, 0.0)))
-        degrees = float(np.rad2deg(angle))
-        return mean + radius, mean - radius, degrees if degrees > -90 else degrees + 180, error
+        return float(mean + radius), float(mean - radius), float(np.rad2deg(angle)), error
 
 
-def _gauss_newton(model, start: Float, data: Float, sigma_of, prior_sigma: Float, iterations: int = 12):  # type: ignore[no-untyped-def]
-    """Weighted least squares with a Gaussian prior on each parameter around `start`; returns parameters and covariance."""
-    parameters = start.copy()
-    precision = 1 / prior_sigma**2
-    normal = np.eye(len(start))
-    for _ in range(iterations):
-        value, jacobian = model(parameters)
-        weight = 1 / sigma_of(value) ** 2
-        normal = (jacobian * weight) @ jacobian.T + np.diag(precision)
-        gradient = (jacobian * weight) @ (data - value) - precision * (parameters - start)
-        step = np.linalg.solve(normal, gradient)
-        longest = float(np.max(np.abs(step) / prior_sigma))
-        parameters = parameters + step * min(1.0, 0.5 / max(longest, 1e-12))
-        if longest < 1e-3:
-            break
-    return parameters, np.linalg.inv(normal)
-
-
-def fit_against(frame: PolarPower, reference: PolarPower, window: CropWindow, correlation: float) -> KernelFit:
-    """Fit the blur of `frame` relative to `reference`, spectra of the same material.
-
-    Parameters
-    ----------
-    frame, reference
-        Polar power of both.
-    window
-        Crop geometry they were made with.
-    correlation
-        Modes per independent mode (`mode_correlation`).
-    """
+def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:
+    """Fit the blur of a registered frame relative to its reference (maximum likelihood, signal power of every bin free)."""
+    window = pair.window
     used = window.modes.ravel() > 0
-    modes = window.modes.ravel()[used] / correlation
+    modes = window.modes.ravel()[used] / pair.mode_correlation
     quadratic = window.polar_quadratic.reshape(3, -1)[:, used] * np.array([1.0, 2.0, 1.0])[:, None]
-    data = frame.power.ravel()[used]
-    signal = np.maximum(reference.power.ravel()[used] - reference.noise, 0)
-    unit = max(frame.noise, 1e-30)
-
-    def model(p: Float) -> tuple[Float, Float]:
-        blurred = signal * np.exp(np.clip(p[0] - 4 * np.pi**2 * (p[2:] @ quadratic), -30, 6))
-        value = unit * p[1] + blurred
-        jacobian = np.vstack([blurred, np.full_like(blurred, unit), -4 * np.pi**2 * quadratic * blurred])
-        return value, jacobian
-
-    def sigma(value: Float) -> Float:
-        own = np.maximum(value - unit, 0)
-        # cross terms of signal and noise in both spectra, the noise in both, and what the sample itself changed
-        gain = own / np.maximum(signal, 1e-30)
-        variance = 2 * own * unit + unit**2 + gain**2 * (2 * signal * reference.noise) + np.minimum(gain, 1) ** 2 * reference.noise**2
-        return np.sqrt(variance / modes + (MODEL_ERROR * own) ** 2 + (0.01 * unit) ** 2)
-
-    start = np.array([0.0, 1.0, 0.0, 0.0, 0.0])
-    # wide enough for 25 px; the floor is known from the corner of the spectrum to a few per cent
-    prior = np.array([1.5, 0.05, 50.0, 50.0, 50.0])
-    found, covariance = _gauss_newton(model, start, data, sigma, prior)
-    return KernelFit(float(found[2]), float(found[3]), float(found[4]), covariance[2:, 2:])
+    seen = np.stack([pair.frame.power.ravel()[used], pair.cross.ravel()[used], pair.reference.power.ravel()[used]])
+    n_frame, n_reference = max(pair.frame.noise, 1e-30), max(pair.reference.noise, 1e-30)
+    scale = n_reference
+    seen, n_frame, n_reference = seen / scale, n_frame / scale, 1.0
+    # Signal of a bin is known beforehand from all directions at its frequency: at low dose single bins are mostly noise.
+    expected = np.repeat(np.maximum(window.radial_mean(pair.reference) / scale - 1, 0.005), N_ANGULAR)[used]
+    signal = expected.copy()
+    # gain, s_xx, s_xy, s_yy, floor of the frame, floor of the reference, likeness
+    start = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.93])
+    precision = 1 / np.array([1.5, 50.0, 50.0, 50.0, FLOOR_ERROR, FLOOR_ERROR, 0.05]) ** 2
+    p = start.copy()
+    reduced = np.diag(precision)
+    for _ in range(iterations):
+        transfer = np.exp(np.clip(p[0] - 2 * np.pi**2 * (p[1:4] @ quadratic), -15, 4))
+        like = float(np.clip(p[6], 0.3, MOST_ALIKE))
+        floor_f, floor_r = n_frame * np.exp(p[4]), n_reference * np.exp(p[5])
+        a, b, d = signal * transfer**2 + floor_f, like * signal * transfer, signal + floor_r
+        determinant = a * d - b * b
+        ip, iq, ir = d / determinant, -b / determinant, a / determinant
+        metric = np.array(
+            [[ip**2, 2 * ip * iq, iq**2], [2 * ip * iq, 2 * (ip * ir + iq**2), 2 * iq * ir], [iq**2, 2 * iq * ir, ir**2]]
+        ) * modes
+        zero = np.zeros_like(a)
+        by_transfer = np.stack([2 * signal * transfer**2, b, zero])
+        jacobian = np.stack(
+            [
+                by_transfer,
+                *(-2 * np.pi**2 * q * by_transfer for q in quadratic),
+                np.stack([zero + floor_f, zero, zero]),
+                np.stack([zero, zero, zero + floor_r]),
+                np.stack([zero, signal * transfer, zero]),
+            ]
+        )
+        by_signal = np.stack([signal * transfer**2, b, signal])  # per log signal
+        residual = seen - np.stack([a, b, d])
+        weighted = np.einsum("klb,ilb->ikb", metric, jacobian)
+        score = np.einsum("ikb,kb->i", weighted, residual) - precision * (p - start)
+        fisher = np.einsum("ikb,jkb->ij", weighted, jacobian) + np.diag(precision)
+        weighted_signal = np.einsum("klb,lb->kb", metric, by_signal)
+        own = np.einsum("kb,kb->b", weighted_signal, by_signal) + 1 / SIGNAL_SPREAD**2
+        mixed = np.einsum("ikb,kb->ib", weighted, by_signal)
+        own_score = np.einsum("kb,kb->b", weighted_signal, residual) - np.log(signal / expected) / SIGNAL_SPREAD**2
+        reduced = fisher - (mixed / own) @ mixed.T
+        step = np.linalg.solve(reduced, score - mixed @ (own_score / own))
+        signal_step = (own_score - step @ mixed) / own
+        brake = min(1.0, 4.0 / max(float(np.abs(step[1:4]).max()), 1e-9), 0.7 / max(float(np.abs(step[[0, 6]]).max()), 1e-9))
+        p += brake * step
+        p[6] = np.clip(p[6], 0.3, MOST_ALIKE)
+        signal = np.clip(signal * np.exp(np.clip(brake * signal_step, -1.5, 1.5)), 1e-4, 1e9)
+        if float(np.abs(step[1:4]).max()) < 0.02 and float(np.abs(signal_step).max()) < 0.3:
+            break
+    covariance = np.linalg.inv(reduced)[1:4, 1:4]
+    return KernelFit(p[1:4].copy(), covariance)
 
 
 def fit_alone(frame: PolarPower, window: CropWindow, correlation: float) -> KernelFit:
@@ -150,55 +167,116 @@ def fit_alone(frame: PolarPower, window: CropWindow, correlation: float) -> Kern
     row = np.repeat(np.arange(n_radial), n_angular)[used]
     angle = np.tile(np.arange(n_angular) * np.pi / n_angular, n_radial)[used]
     harmonics = np.stack([np.cos(2 * angle), np.sin(2 * angle), np.cos(4 * angle), np.sin(4 * angle)])
-    growth = np.stack([(fx2 - fy2) / 1, 2 * fxy])
+    growth = np.stack([fx2 - fy2, 2 * fxy])
     radial_basis = np.equal.outer(np.arange(n_radial), row).astype(float)
     radial = np.log(np.maximum(window.radial_mean(frame) - unit, 1e-3 * unit))
     basis = np.vstack([radial_basis, harmonics, -4 * np.pi**2 * growth])
 
     def model(p: Float) -> tuple[Float, Float]:
         signal = np.exp(np.clip(p[1:] @ basis, -60, 60))
-        value = unit * p[0] + signal
-        return value, np.vstack([np.full_like(signal, unit), basis * signal])
+        return unit * p[0] + signal, np.vstack([np.full_like(signal, unit), basis * signal])
 
     def sigma(value: Float) -> Float:
-        return np.sqrt(value**2 / modes + (0.15 * np.maximum(value - unit, 0)) ** 2 + (0.01 * unit) ** 2)
+        # 0.15: shapes of single particles, which do not average out over a field
+        spread: Float = np.sqrt(value**2 / modes + (0.15 * np.maximum(value - unit, 0)) ** 2 + (0.01 * unit) ** 2)
+        return spread
 
     start = np.concatenate([[1.0], radial, np.zeros(6)])
-    prior = np.concatenate([[0.05], np.full(n_radial, 3.0), np.full(2, 0.4), np.full(2, 0.2), np.full(2, 12.0)])
+    prior = np.concatenate([[FLOOR_ERROR], np.full(n_radial, 3.0), np.full(2, 0.4), np.full(2, 0.2), np.full(2, 12.0)])
     found, covariance = _gauss_newton(model, start, data, sigma, prior, iterations=25)
-    half, cross = float(found[-2]), float(found[-1])
+    half, cross = found[-2:]
     radius = float(np.hypot(half, cross))
-    # A line of variance v has (s_xx - s_yy) / 2 = v/2 cos 2a: smallest variance zero makes the mean equal to the radius.
-    spread = covariance[-2:, -2:]
+    # A line of variance v has (s_xx - s_yy) / 2 = v/2 cos 2a and s_xy = v/2 sin 2a: with no variance across, the mean equals the radius.
     turn = np.array([half, cross]) / max(radius, 1e-12)
-    error = float(np.sqrt(turn @ spread @ turn))
-    isotropic = np.diag([4 * error**2, error**2, 4 * error**2])
-    return KernelFit(radius + half, cross, radius - half, isotropic)
+    kernel = np.array([radius + half, cross, radius - half])
+    jacobian = np.array([[turn[0] + 1, turn[1]], [0, 1], [turn[0] - 1, turn[1]]])
+    tight = float(np.trace(covariance[-2:, -2:])) * 0.05
+    return KernelFit(kernel, jacobian @ covariance[-2:, -2:] @ jacobian.T + np.eye(3) * tight)
 
 
-def judge(fit: KernelFit, pixel_size_um: float, limit_px: float, *, significance: float = 0.0, relative_to: str = "the reference") -> BlurResult:
-    """Turn a fitted kernel into a verdict.
+def _gauss_newton(
+    model: Callable[[Float], tuple[Float, Float]], start: Float, data: Float, sigma: Callable[[Float], Float], prior_sigma: Float, iterations: int
+) -> tuple[Float, Float]:
+    """Weighted least squares with a Gaussian prior around `start`; returns parameters and their covariance."""
+    parameters = start.copy()
+    precision = 1 / prior_sigma**2
+    normal = np.diag(precision)
+    for _ in range(iterations):
+        value, jacobian = model(parameters)
+        weight = 1 / sigma(value) ** 2
+        normal = (jacobian * weight) @ jacobian.T + np.diag(precision)
+        step = np.linalg.solve(normal, (jacobian * weight) @ (data - value) - precision * (parameters - start))
+        longest = float(np.max(np.abs(step) / prior_sigma))
+        parameters = parameters + step * min(1.0, 0.5 / max(longest, 1e-12))
+        if longest < 1e-3:
+            break
+    return parameters, np.linalg.inv(normal)
+
+
+class BlurHypotheses:
+    """What a kernel may be, with prior odds: sharp, a line of any direction, defocus, or a reference that was itself blurred.
+
+    Parameters
+    ----------
+    limit_px
+        Extent from which a frame counts as blurred, unbinned px.
+    prior_blurred
+        Share of blurred frames expected.
+    """
+
+    def __init__(self, limit_px: float, prior_blurred: float = 0.15) -> None:
+        self.limit_px = limit_px
+        extents = np.arange(1.0, 20.01, 0.5)
+        angles = np.deg2rad(np.arange(0, 180, 15))
+        length, angle = (item.ravel() for item in np.meshgrid(extents, angles))
+        line = length**2 / 12 * np.stack([np.cos(angle) ** 2, np.cos(angle) * np.sin(angle), np.sin(angle) ** 2])
+        round_ = extents**2 / 12 * np.array([[1.0], [0.0], [1.0]])
+        self.kernels: Float = np.concatenate([np.zeros((3, 1)), line, round_, -line], axis=1)
+        self.extents: Float = np.concatenate([[0.0], length, extents, -length])
+        shares = (1 - 1.3 * prior_blurred, prior_blurred, 0.2 * prior_blurred, 0.1 * prior_blurred)
+        counts = (1, length.size, extents.size, length.size)
+        self.log_prior: Float = np.concatenate([np.full(n, np.log(share / n)) for share, n in zip(shares, counts, strict=True)])
+
+    def weigh(self, fit: KernelFit) -> tuple[float, float, float]:
+        """Return the score of blur beyond the limit, log odds of a reference blurred beyond it, and the mean extent (signed px)."""
+        largest = float(np.abs(fit.kernel).max())
+        difference = self.kernels - fit.kernel[:, None]
+        covariance = fit.covariance + np.diag([1.0, 0.5, 1.0]) * (0.15 + 0.08 * largest) ** 2
+        log_weight = self.log_prior - 0.5 * np.einsum("ib,ib->b", difference, np.linalg.solve(covariance, difference))
+        blurred, sharper = self.extents >= self.limit_px, self.extents <= -self.limit_px
+        total = logsumexp(log_weight)
+        odds = float(logsumexp(log_weight[blurred]) - logsumexp(log_weight[~blurred])) - RETAKE_ODDS
+        sharper_odds = float(logsumexp(log_weight[sharper]) - logsumexp(log_weight[~sharper]))
+        return odds, sharper_odds, float(np.exp(log_weight - total) @ self.extents)
+
+
+def judge(fit: KernelFit, hypotheses: BlurHypotheses, pixel_size_um: float, relative_to: str) -> tuple[BlurResult, bool]:
+    """Turn a fitted kernel into a verdict, and whether the reference was itself blurred beyond the limit.
 
     Parameters
     ----------
     fit
-        Kernel covariance, unbinned px squared.
+        Kernel covariance.
+    hypotheses
+        What it may be, and the limit.
     pixel_size_um
         Unbinned pixel, um.
-    limit_px
-        Extent from which a frame counts as blurred, unbinned px.
-    significance
-        Standard errors by which the extent must differ from none to count.
+    relative_to
+        Names the reference in the reason.
     """
+    limit_px = hypotheses.limit_px
     largest, smallest, angle_deg, error = fit.principal()
-    score = 12 * largest / limit_px**2
-    extent_px = float(np.sqrt(12 * max(largest, 0.0)))
-    sigma_px = 12 * error / (2 * max(extent_px, limit_px))
-    blurred = score > 1 and largest > significance * error
-    if not blurred:
-        kind, reason = "sharp", f"as sharp as {relative_to} within {limit_px:.1f} px" if score > -1 else f"sharper than {relative_to}"
-    else:
-        kind = "isotropic" if max(smallest, 0) > 0.4 * largest else "directional"
+    odds, sharper_odds, mean_px = hypotheses.weigh(fit)
+    raw_px = float(np.sqrt(12 * max(largest, 0.0)))
+    sigma_px = 12 * error / (2 * max(raw_px, limit_px))
+    blurred = odds > 0
+    if blurred:
+        extent_px = raw_px
+        kind = "isotropic" if smallest > 0.4 * largest else "directional"
         where = f"along {angle_deg:.0f} deg" if kind == "directional" else "in all directions"
         reason = f"blurred by {extent_px:.1f} +- {sigma_px:.1f} px {where} (limit {limit_px:.1f} px) against {relative_to}"
-    return BlurResult(float(score), extent_px, extent_px * pixel_size_um, float(sigma_px), angle_deg, kind, bool(blurred), reason)
+    else:
+        extent_px, kind = min(raw_px, max(mean_px, 0.0)), "sharp"
+        reason = f"as sharp as {relative_to}" if sharper_odds < 0 else f"sharper than {relative_to}, which was blurred"
+    result = BlurResult(odds, extent_px, extent_px * pixel_size_um, float(sigma_px), angle_deg, kind, blurred, reason)
+    return result, sharper_odds > 0

@@ -53,6 +53,10 @@ class PairShift:
         Weighted correlation of the two spectra at the shift, 0 to 1.
     frame, reference
         Polar power of the same material in both (for the blur screen).
+    cross
+        Real part of the cross-spectrum at the shift, in polar bins.
+    spectrum
+        The frame's, turned back by the shift onto the reference; None when the crop was not the central one.
     """
 
     shift_yx: Float
@@ -61,6 +65,8 @@ class PairShift:
     coherence: float
     frame: PolarPower
     reference: PolarPower
+    cross: Float
+    spectrum: Complex2D | None
     window: CropWindow
     mode_correlation: float
 
@@ -73,6 +79,7 @@ class _Central:
     spectrum: Complex2D
     polar: PolarPower
     mode_correlation: float
+    averaged: int = 1
 
 
 class Keyframe:
@@ -317,6 +324,11 @@ def _subpixel(
         (weight * (reference.spectrum.real**2 + reference.spectrum.imag**2)).sum()
     )
     coherence = height / max(np.sqrt(powers[0] * powers[1]), 1e-30)
+    phase_y, phase_x = np.exp(1j * turn * fy * np.float32(at[0])), np.exp(1j * turn * fx * np.float32(at[1]))
+    back = phase_y[:, None] * phase_x[None, :]
+    cross *= back
+    spectrum *= back
     return PairShift(
-        at + np.array(whole, float), covariance, float(significance), float(np.clip(coherence, 0, 1)), polar, reference.polar, window, shared
+        at + np.array(whole, float), covariance, float(significance), float(np.clip(coherence, 0, 1)), polar, reference.polar,
+        window.polar_mean(cross.real), spectrum, window, shared,
     )

@@ -123,7 +123,11 @@ class CropWindow:
         """Return the power of a spectrum in polar bins, with its noise floor."""
         power = spectrum.real**2 + spectrum.imag**2
         noise = float(power.ravel()[self.noise_modes].mean())
-        return PolarPower(self._binned(power) / np.maximum(self.modes, 1), noise)
+        return PolarPower(self.polar_mean(power), noise)
+
+    def polar_mean(self, values: NDArray[np.floating]) -> Float:
+        """Return the mean of a map over modes in each polar bin, shape (n_radial, n_angular)."""
+        return self._binned(values) / np.maximum(self.modes, 1)
 
     def radial_mean(self, polar: PolarPower) -> Float:
         """Return the mean over angle, shape (n_radial,)."""

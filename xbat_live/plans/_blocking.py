@@ -9,7 +9,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar
 
 import bluesky.plan_stubs as bps
-from bluesky.utils import MsgGenerator, WaitForTimeoutError
+from bluesky.run_engine import WaitForTimeoutError
+from bluesky.utils import MsgGenerator
 
 T = TypeVar("T")
 

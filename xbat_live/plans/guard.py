@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -100,7 +100,8 @@ class DoseGuard:
     @property
     def lowest_limit_gy(self) -> float:
         """The lowest dose limit of the account, Gy; NaN when there is none."""
-        return min((limit.limit_gy for limit in self.account.limits if limit.limit_gy is not None), default=math.nan)
+        limit_gy = self.account.lowest_limit_gy
+        return math.nan if limit_gy is None else limit_gy
 
     def describe(self) -> dict[str, Any]:
         """Return model, stack, limits and beam for a run's metadata."""
@@ -149,7 +150,7 @@ class DoseGuard:
         if self._counted_s is not None and counter_s > self._counted_s + 1e-4:
             stray_s = counter_s - self._counted_s
             logger.warning("the shutter was open for %.3f s outside any exposure; counted at the present position", stray_s)
-            stray = ExposureRequest(**{**vars(request), "open_time_s": stray_s, "label": "unreserved"})
+            stray = replace(request, open_time_s=stray_s, label="unreserved")
             yield from call_in(self.executor, self.account.record_unreserved, stray, "shutter open outside any exposure")
         self._counted_s = counter_s
         reservation: Reservation = yield from call_in(self.executor, self.account.reserve, request)

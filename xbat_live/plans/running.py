@@ -88,17 +88,20 @@ def run_series(
     @bpp.finalize_decorator(leave)
     @bpp.stage_decorator([beamline.camera, beamline.shutter])
     @bpp.run_decorator(md=metadata)
-    def inner() -> MsgGenerator[SeriesSummary]:
+    def inner() -> MsgGenerator[None]:
+        nonlocal ending
         yield from close_shutter(beamline)
         yield from declare_streams(series)
         yield from bps.abs_set(beamline.camera.cam.acquire_time, series.exposure_s, wait=True)
         yield from decide(series, "start", title, threshold=series.guard.lowest_limit_gy)
         yield from take_darks(beamline, series.records.point, n=n_darks)
-        done, outcome = yield from points()
-        yield from decide(series, "end", outcome)
-        return SeriesSummary(done, series.frames, series.rejected, series.relocations, series.corrections, outcome)
+        ending = yield from points()
+        yield from decide(series, "end", ending[1])
 
-    return (yield from inner())
+    ending = (0, "not started")
+    yield from inner()  # a run's wrapper returns the uid, not the plan's value
+    done, outcome = ending
+    return SeriesSummary(done, series.frames, series.rejected, series.relocations, series.corrections, outcome)
 
 
 def declare_streams(series: Series) -> MsgGenerator[None]:

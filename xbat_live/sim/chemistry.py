@@ -298,7 +298,9 @@ class Potentiostat:
         return c_rate * self.nominal_capacity_mah if abs(c_rate) > 1e-4 else 0.0
 
 
-def _check(mode: str, capacity_mah: float, current_ma: float, hold_v: float | None, cutoffs_v: tuple[float, float]) -> None:
+def _check(
+    mode: str, capacity_mah: float, current_ma: float, hold_v: float | None, cutoffs_v: tuple[float, float]
+) -> None:
     """Refuse settings that the instrument cannot apply."""
     if mode not in MODES:
         raise ValueError(f"potentiostat mode {mode!r}: choose one of {', '.join(MODES)}")

@@ -55,7 +55,9 @@ def poisson(mean: _Float32, rng: np.random.Generator) -> _Float32:
     high = mean >= _TABLE_PHOTONS - 1
     if high.any():
         bright = mean[high]
-        number[high] = np.maximum(np.rint(bright + np.sqrt(bright) * rng.standard_normal(bright.shape, dtype=np.float32)), 0)
+        number[high] = np.maximum(
+            np.rint(bright + np.sqrt(bright) * rng.standard_normal(bright.shape, dtype=np.float32)), 0
+        )
     return number
 
 

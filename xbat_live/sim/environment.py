@@ -1,6 +1,6 @@
 """Channel Access isolation: which environment keeps one simulated beamline on loopback and on its own ports.
 
-Nothing here imports caproto or pyepics: both read ``EPICS_*`` (and caproto's server ``CAPROTO_SERVER_*``) when they are
+Nothing here imports caproto or pyepics: both read ``EPICS_*`` (caproto's server also ``CAPROTO_SERVER_*``) when they are
 imported or first used, so these values have to be in ``os.environ`` before that.
 """
 
@@ -19,7 +19,7 @@ class PortTakenError(RuntimeError):
 
     def __init__(self, port: int) -> None:
         super().__init__(
-            f"port {port} is taken on {LOOPBACK} (TCP or UDP): another xbat sim? Stop it, or give another port with --port"
+            f"port {port} is taken on {LOOPBACK} (TCP or UDP): another xbat sim? Stop it or give another port with --port"
         )
         self.port = port
 
@@ -110,7 +110,10 @@ def port_is_free(port: int) -> bool:
         False too if a server shares its UDP port (``SO_REUSEPORT``, as caproto does): a second one must not join it.
     """
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a past server's TIME_WAIT does not count
             tcp.bind((LOOPBACK, port))
             tcp.listen(1)

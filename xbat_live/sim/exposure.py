@@ -83,7 +83,7 @@ class DoseTruth:
         self.version = 0
 
     def deposit(self, centre_yx_um: tuple[float, float], open_s: float, flux_ph_s: float, gy_cm2: float) -> None:
-        """Add the dose of `open_s` seconds of beam centred on `centre_yx_um` (sample coordinates); negative time takes back."""
+        """Add the dose of `open_s` seconds of beam centred on `centre_yx_um` (sample coordinates); negative takes back."""
         along_y = self._beam.along("y", self.y_um - centre_yx_um[0])
         along_x = self._beam.along("x", self.x_um - centre_yx_um[1])
         rows, columns = (np.flatnonzero(profile > 1e-9 * max(profile.max(), 1e-300)) for profile in (along_y, along_x))
@@ -111,17 +111,17 @@ class DoseTruth:
     def on_cells(self, shape: tuple[int, int]) -> _Float64:
         """Mean dose in Gy on `shape` equal cells that divide the outline."""
         size_x, size_y = self._size_um
-        return _means(self.y_um, size_y, shape[0]) @ self.dose_gy @ _means(self.x_um, size_x, shape[1]).T
+        rows, columns = _cell_starts(self.y_um, size_y, shape[0]), _cell_starts(self.x_um, size_x, shape[1])
+        inside = self.dose_gy[rows[0] : rows[-1], columns[0] : columns[-1]]
+        sums = np.add.reduceat(np.add.reduceat(inside, rows[:-1] - rows[0], axis=0), columns[:-1] - columns[0], axis=1)
+        return sums / np.outer(np.diff(rows), np.diff(columns))
 
 
 def _axis(size_um: float) -> _Float64:
     half = int(np.ceil((size_um / 2 + _MARGIN_UM) / _GRID_UM))
-    return np.arange(-half, half + 1) * _GRID_UM
+    return np.arange(-half, half + 1, dtype=np.float64) * _GRID_UM
 
 
-def _means(axis_um: _Float64, size_um: float, cells: int) -> _Float64:
-    """Weights (cells, len(axis)) of grid nodes in cells of equal size."""
-    edges = np.linspace(-size_um / 2, size_um / 2, cells + 1)
-    overlap = np.minimum(axis_um + _GRID_UM / 2, edges[1:, None]) - np.maximum(axis_um - _GRID_UM / 2, edges[:-1, None])
-    weights = np.maximum(overlap, 0.0)
-    return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+def _cell_starts(axis_um: _Float64, size_um: float, cells: int) -> npt.NDArray[np.intp]:
+    """Index of the first grid node of every cell, and of the node behind the last."""
+    return np.searchsorted(axis_um, np.linspace(-size_um / 2, size_um / 2, cells + 1) - 1e-6)

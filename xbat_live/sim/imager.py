@@ -124,7 +124,11 @@ class SimulatedImager:
             axes = [
                 (first + np.arange(count) - (sensor - 1) / 2) * pixel_um - offset_um
                 for first, count, sensor, offset_um in zip(
-                    (roi.min_y, roi.min_x), (roi.size_y, roi.size_x), self._settings.sensor_yx, shot.beam_offset_yx_um, strict=True
+                    (roi.min_y, roi.min_x),
+                    (roi.size_y, roi.size_x),
+                    self._settings.sensor_yx,
+                    shot.beam_offset_yx_um,
+                    strict=True,
                 )
             ]
             share = self._beam.density(axes[0], axes[1])
@@ -140,7 +144,9 @@ class SimulatedImager:
     def _sensor_maps(self, shot: Shot) -> tuple[_Float32, _Float32, _Float32]:
         """Gain, offset and dark current of the region, binned on the chip: one offset per read pixel, summed charge."""
         if self._sensor is None or self._sensor[:2] != (shot.roi, shot.bin_yx):
-            gain, offset = (bin_mean(crop(m, shot.roi), shot.bin_yx) for m in (self._pattern.gain, self._pattern.offset))
+            gain, offset = (
+                bin_mean(crop(m, shot.roi), shot.bin_yx) for m in (self._pattern.gain, self._pattern.offset)
+            )
             current = bin_sum(crop(self._pattern.dark_current, shot.roi), shot.bin_yx)
             self._sensor = (shot.roi, shot.bin_yx, *(np.ascontiguousarray(m) for m in (gain, offset, current)))
         return self._sensor[2:]

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from xbat_live.sim.settings import TwinSettings
 
-__all__ = ["Breathing", "MotorError", "Vibration", "beam_offset_um", "drift_um", "ring_current_ma", "seeded", "vibration_of_frame"]
+__all__ = [
+    "Breathing",
+    "MotorError",
+    "Vibration",
+    "beam_offset_um",
+    "drift_um",
+    "ring_current_ma",
+    "seeded",
+    "vibration_of_frame",
+]
 
 _Float32 = npt.NDArray[np.float32]
 
@@ -21,6 +31,7 @@ _VIBRATION_STREAM = 54
 _JITTER_STREAM = 23
 _BREATHING_STREAM = 29
 _BEAM_STREAM = 31
+_BEAM_PERIODS_H = (2.3, 7.9, 3.1, 11.3)
 _ALONG_X_SHARE = 0.8
 _ALONG_X_DEG = 15.0
 _SINE_TO_LINE = math.sqrt(1.5)  # sqrt(12) sigma of a sine of unit peak-to-peak amplitude: sqrt(12) / (2 sqrt 2)
@@ -45,10 +56,18 @@ def ring_current_ma(settings: TwinSettings, twin_time_s: float) -> float:
 
 def beam_offset_um(settings: TwinSettings, twin_time_s: float) -> tuple[float, float]:
     """Beam centre (y, x) in um relative to the field centre: two slow sines per axis, zero at the start."""
-    phase = seeded(settings.seed, _BEAM_STREAM).uniform(0, 2 * math.pi, 4)
-    hours = twin_time_s / 3600.0
-    waves = [math.sin(2 * math.pi * hours / period + p) - math.sin(p) for period, p in zip((2.3, 7.9, 3.1, 11.3), phase, strict=True)]
-    return settings.beam_drift_um * (0.4 * waves[0] + 0.6 * waves[1]), settings.beam_drift_um * (0.4 * waves[2] + 0.6 * waves[3])
+    angle = 2 * math.pi * twin_time_s / 3600.0
+    waves = [
+        math.sin(angle / period_h + phase) - math.sin(phase)
+        for period_h, phase in zip(_BEAM_PERIODS_H, _beam_phases(settings.seed), strict=True)
+    ]
+    amplitude_um = settings.beam_drift_um
+    return amplitude_um * (0.4 * waves[0] + 0.6 * waves[1]), amplitude_um * (0.4 * waves[2] + 0.6 * waves[3])
+
+
+@cache
+def _beam_phases(seed: int) -> tuple[float, ...]:
+    return tuple(seeded(seed, _BEAM_STREAM).uniform(0, 2 * math.pi, len(_BEAM_PERIODS_H)).tolist())
 
 
 class MotorError:
@@ -119,7 +138,7 @@ class Vibration:
 def vibration_of_frame(settings: TwinSettings, sample_index: int) -> Vibration:
     """Vibration during sample frame `sample_index`: depends on seed and index only, not on time."""
     rng = seeded(settings.seed, _VIBRATION_STREAM, sample_index)
-    hit, length, along_x, direction, kind = rng.random(5)
+    hit, length, along_x, direction, kind = rng.random(5).tolist()
     if hit >= settings.vibration_probability:
         return Vibration(0.0, 0.0, "line")
     low, high = settings.vibration_extent_px
@@ -128,7 +147,7 @@ def vibration_of_frame(settings: TwinSettings, sample_index: int) -> Vibration:
 
 
 class Breathing:
-    """Displacement of the electrode's material with state of charge: smooth waves of 5 to 9 um, short enough to average out over a field.
+    """Displacement of the electrode's material with state of charge: smooth waves of 5 to 9 um, which average out over a field.
 
     The displacement is ``breathing_px * (soc - 0.5) * pattern`` with a pattern of unit peak, in px of content shift.
     """
@@ -149,8 +168,8 @@ class Breathing:
         """Factor on the pattern in px at mean state of charge `soc`."""
         return self._amplitude_px * (soc - 0.5)
 
-    def pattern(self, y_um: npt.NDArray[np.float64], x_um: npt.NDArray[np.float64]) -> tuple[_Float32, _Float32]:
-        """Pattern (y, x components), each float32 (len(y_um), len(x_um)), at sample coordinates in um; about unit peak."""
+    def pattern(self, y_um: npt.NDArray[np.floating], x_um: npt.NDArray[np.floating]) -> tuple[_Float32, _Float32]:
+        """Return the pattern (y, x), each float32 (len(y_um), len(x_um)), at sample coordinates in um; about unit peak."""
         components = []
         for ky, kx, phase in zip(self._ky, self._kx, self._phase, strict=True):
             along_y = np.outer(y_um, ky) + phase

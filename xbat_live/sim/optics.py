@@ -15,7 +15,7 @@ from xbat_live.sim.truth import Roi
 __all__ = ["BeamProfile", "SensorPattern", "bin_mean", "bin_sum"]
 
 _Float32 = npt.NDArray[np.float32]
-_Float64 = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.floating]
 
 _STRUCTURE_STREAM = 37
 _DUST_STREAM = 41
@@ -43,7 +43,7 @@ class BeamProfile:
         self._kx = 2 * math.pi / length_um * np.cos(direction)
         self._phase = rng.uniform(0, 2 * math.pi, _STRUCTURE_WAVES)
 
-    def along(self, axis: str, distance_um: _Float64) -> _Float64:
+    def along(self, axis: str, distance_um: _Floats) -> _Floats:
         """Profile in 1/um along "x" or "y" at distances from the beam centre; its integral is 1.
 
         ``exp(-ln2 (2|x|/fwhm)^order)``; normalisation by the integral ``fwhm Gamma(1 + 1/order) / ln2^(1/order)``.
@@ -53,7 +53,7 @@ class BeamProfile:
         exponent = math.log(2) * np.power(2 * np.abs(distance_um) / fwhm_um, self._order)
         return np.exp(-np.minimum(exponent, 700.0)) / integral_um
 
-    def density(self, y_um: _Float64, x_um: _Float64) -> _Float32:
+    def density(self, y_um: _Floats, x_um: _Floats) -> _Float32:
         """Photon density in 1/um2 per photon of the beam, float32 (len(y_um), len(x_um)), at distances from the beam centre."""
         along_y = np.outer(y_um, self._ky) + self._phase
         along_x = np.outer(x_um, self._kx)

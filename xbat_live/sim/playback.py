@@ -45,7 +45,9 @@ class RecordedFrames:
         self.samples = [r for r in recordings if not r.is_reference]
         self._references = [r for r in recordings if r.is_reference]
         if not self.samples:
-            raise ValueError(f"{path}: holds only reference frames; expected sample frames too (file names without 'ref')")
+            raise ValueError(
+                f"{path}: holds only reference frames; expected sample frames too (file names without 'ref')"
+            )
         if not self._references:
             logger.warning("%s: no reference frames; a heavily smoothed sample frame takes their place", path)
         self._loaded: OrderedDict[Recording, _Float32] = OrderedDict()
@@ -224,4 +226,3 @@ def scene_settings(settings: TwinSettings, frames: RecordedFrames) -> TwinSettin
     rows, columns = frames.shape
     pixel_um = frames.pixel_size_um or settings.pixel_size_um
     return replace(settings, sensor_yx=(rows, columns), pixel_size_um=pixel_um)
-

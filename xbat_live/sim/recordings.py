@@ -134,7 +134,9 @@ def _headers(file: Path) -> list[Recording]:
     try:
         return reader(file)
     except ImportError as error:
-        raise ValueError(f"{file}: reading it needs a package that is not installed: {error}; pip install 'xbat-live[frames]'") from error
+        raise ValueError(
+            f"{file}: reading it needs a package that is not installed: {error}; pip install 'xbat-live[frames]'"
+        ) from error
     except Exception as error:
         raise ValueError(f"{file}: cannot be read as {suffix} frames: {error}") from error
 
@@ -161,7 +163,9 @@ def _xradia_headers(file: Path) -> list[Recording]:
 
         rows, columns = value("ImageHeight", "I"), value("ImageWidth", "I")
         if not rows or not columns:
-            raise ValueError("streams ImageInfo/ImageHeight and ImageInfo/ImageWidth are missing; expected an Xradia file")
+            raise ValueError(
+                "streams ImageInfo/ImageHeight and ImageInfo/ImageWidth are missing; expected an Xradia file"
+            )
         count = sum(ole.exists(_xradia_stream(i)) for i in range(int(value("NoOfImages", "I") or 1)))
         if not count:
             raise ValueError("stream ImageData1/Image1 is missing; expected an Xradia file")
@@ -169,7 +173,10 @@ def _xradia_headers(file: Path) -> list[Recording]:
         pixel = value("PixelSize", "f") or None
         exposure = value("ExpTimes", "f") or 1.0
     pixel = None if pixel is None else round(pixel, 6)
-    return [Recording(file, i, (int(rows), int(columns)), pixel, energy, exposure, _is_reference(file)) for i in range(count)]
+    return [
+        Recording(file, i, (int(rows), int(columns)), pixel, energy, exposure, _is_reference(file))
+        for i in range(count)
+    ]
 
 
 def _xradia_stream(index: int) -> str:
@@ -214,7 +221,9 @@ def _hdf5_headers(file: Path) -> list[Recording]:
             if content[name].ndim != 3:
                 raise ValueError(f"dataset /{name} of shape {content[name].shape}, expected (n, rows, columns)")
             count, rows, columns = content[name].shape
-            recordings += [Recording(file, i, (rows, columns), None, energy, 1.0, reference, name) for i in range(count)]
+            recordings += [
+                Recording(file, i, (rows, columns), None, energy, 1.0, reference, name) for i in range(count)
+            ]
     return recordings
 
 

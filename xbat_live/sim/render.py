@@ -217,13 +217,17 @@ class ElectrodeScene:
             return last.image
         pixel_um = self._settings.pixel_size_um
         first = first_index_px(state, roi, self._settings.sensor_yx, pixel_um)
+        _, shape = ShiftedWindow.geometry(first, roi)
+        y_um, x_um = ((start - PAD_PX + np.arange(count)) * pixel_um for start, count in zip(first, shape, strict=True))
+        rows, columns = self._sample.coverage(y_um, x_um)
+        if rows.max() == 0.0 or columns.max() == 0.0:  # sample out of the beam
+            image = Transmission(np.ones(shape, np.float32), (roi.size_y, roi.size_x))
+            self._last = _Rendered(state, roi, image, False)
+            return image
         thickness = self._field(state, first, roi).window.read(first)
         np.maximum(thickness, 0.0, out=thickness)
-        y_um = (first[0] - PAD_PX + np.arange(thickness.shape[0])) * pixel_um
-        x_um = (first[1] - PAD_PX + np.arange(thickness.shape[1])) * pixel_um
         mu, sensitive = self._attenuation(state, y_um, x_um)
         thickness *= mu
-        rows, columns = self._sample.coverage(y_um, x_um)
         depth = np.float32(self._cell.optical_depth(state.energy_ev))
         if rows.min() == columns.min() == 1.0:
             thickness += depth
@@ -238,7 +242,9 @@ class ElectrodeScene:
     def _same(self, last: _Rendered, state: SceneState) -> bool:
         old = last.state
         moved_um = max(abs(a - b) for a, b in zip(old.position_yx_um, state.position_yx_um, strict=True))
-        soc_tolerance = _SOC_TOLERANCE if last.soc_sensitive else POSITION_TOLERANCE_PX / max(self._settings.breathing_px, 0.02)
+        soc_tolerance = (
+            _SOC_TOLERANCE if last.soc_sensitive else POSITION_TOLERANCE_PX / max(self._settings.breathing_px, 0.02)
+        )
         return (
             moved_um < POSITION_TOLERANCE_PX * self._settings.pixel_size_um
             and abs(old.energy_ev - state.energy_ev) < 0.02
@@ -257,7 +263,7 @@ class ElectrodeScene:
         return min(1.0, _CRACK_CLOSED + _CRACK_PER_CYCLE * state.throughput)
 
     def _attenuation(
-        self, state: SceneState, y_um: npt.NDArray[np.float64], x_um: npt.NDArray[np.float64]
+        self, state: SceneState, y_um: npt.NDArray[np.floating], x_um: npt.NDArray[np.floating]
     ) -> tuple[_Float32, bool]:
         """Attenuation of the oxide in 1/um on the window, or one number where it does not depend on the state of charge."""
         if self._oxide is None:
@@ -267,11 +273,17 @@ class ElectrodeScene:
             return np.float32(np.interp(state.soc_mean, np.linspace(0, 1, 33), values)), False  # type: ignore[return-value]
         cells = np.interp(state.soc_map, np.linspace(0.0, 1.0, 33), values)
         sizes = (self._settings.sample_size_um[1], self._settings.sample_size_um[0])
-        weights = [_hat_weights(axis, size, count) for axis, size, count in zip((y_um, x_um), sizes, cells.shape, strict=True)]
+        weights = [
+            _hat_weights(axis, size, count) for axis, size, count in zip((y_um, x_um), sizes, cells.shape, strict=True)
+        ]
         return weights[0] @ cells.astype(np.float32) @ weights[1].T, True
 
     def _field(self, state: SceneState, first: tuple[float, float], roi: Roi) -> _Field:
-        breathing_px, crack, sigma_px = self._breathing.scale_px(state.soc_mean), self._crack(state), self._sigma_px(state)
+        breathing_px, crack, sigma_px = (
+            self._breathing.scale_px(state.soc_mean),
+            self._crack(state),
+            self._sigma_px(state),
+        )
         for key, field in list(self._fields.items()):
             if not field.window.holds(first, roi):
                 continue
@@ -284,7 +296,12 @@ class ElectrodeScene:
                 return field
             del self._fields[key]
         origin, shape = ShiftedWindow.geometry(first, roi)
-        field = _Field(ShiftedWindow(origin, self._make_map(origin, shape, breathing_px, crack, sigma_px)), breathing_px, crack, sigma_px)
+        field = _Field(
+            ShiftedWindow(origin, self._make_map(origin, shape, breathing_px, crack, sigma_px)),
+            breathing_px,
+            crack,
+            sigma_px,
+        )
         self._fields[(*origin, *shape)] = field
         while len(self._fields) > _WINDOWS_KEPT:
             self._fields.popitem(last=False)
@@ -327,7 +344,7 @@ class ElectrodeScene:
         return blurred
 
 
-def _hat_weights(axis_um: npt.NDArray[np.float64], size_um: float, cells: int) -> _Float32:
+def _hat_weights(axis_um: npt.NDArray[np.floating], size_um: float, cells: int) -> _Float32:
     """Linear interpolation from cell centres to `axis_um` as a matrix (len(axis_um), cells)."""
     place = np.clip((axis_um + size_um / 2) / size_um * cells - 0.5, 0.0, cells - 1.0)
     return np.maximum(1.0 - np.abs(place[:, None] - np.arange(cells)), 0.0).astype(np.float32)

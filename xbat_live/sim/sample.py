@@ -34,12 +34,12 @@ _MAX_CRACKS = 4
 class Particles:
     """Secondary particles: centres and radii in um, and per particle cracks (offset/radius, direction, width in um, depth 0..1)."""
 
-    y_um: npt.NDArray[np.float64]
-    x_um: npt.NDArray[np.float64]
-    radius_um: npt.NDArray[np.float64]
+    y_um: npt.NDArray[np.floating]
+    x_um: npt.NDArray[np.floating]
+    radius_um: npt.NDArray[np.floating]
     crack_offset: npt.NDArray[np.float64]
     crack_angle: npt.NDArray[np.float64]
-    crack_width_um: npt.NDArray[np.float64]
+    crack_width_um: npt.NDArray[np.floating]
     crack_depth: npt.NDArray[np.float64]
 
 
@@ -89,7 +89,7 @@ class ElectrodeSample:
                 cracks[rows, columns] = tile[1][source]
         return thickness, cracks
 
-    def coverage(self, y_um: npt.NDArray[np.float64], x_um: npt.NDArray[np.float64]) -> tuple[_Float32, _Float32]:
+    def coverage(self, y_um: npt.NDArray[np.floating], x_um: npt.NDArray[np.floating]) -> tuple[_Float32, _Float32]:
         """Outline of the cell as (rows, columns) factors, 0 outside, 1 inside, edge 0.1 um wide; cover = rows[:, None] * columns."""
         rows, columns = (
             np.clip((half - np.abs(axis)) / 0.1 + 0.5, 0.0, 1.0).astype(np.float32)
@@ -124,8 +124,8 @@ class ElectrodeSample:
         if "textures" not in self._cache:
             rng = seeded(self._seed, _TEXTURE_STREAM)
             pixels_per_um = 1.0 / self._pixel_um
-            grains = _texture(rng, 1024, ((0.045, 0.5), (0.09, 0.6), (0.22, 0.6)), pixels_per_um, 1.6)
-            matrix = _texture(rng, 900, ((0.05, 0.5), (0.11, 0.7), (0.5, 0.7)), pixels_per_um, 1.3)
+            grains = _texture(rng, 1024, ((0.022, 0.8), (0.06, 0.6), (0.2, 0.5)), pixels_per_um, 1.6)
+            matrix = _texture(rng, 900, ((0.025, 0.8), (0.08, 0.6), (0.4, 0.6)), pixels_per_um, 1.3)
             wavy = _texture(rng, 720, ((0.3, 0.6), (0.9, 1.0)), pixels_per_um, 0.0)
             self._cache["textures"] = (grains, matrix, wavy)
         textures = self._cache["textures"]
@@ -158,8 +158,8 @@ class ElectrodeSample:
             self._add_particle(i, (y_um, x_um), wavy, thickness, cracks)
         # Pores of a projected thickness t scatter as sqrt(t); between particles lie binder and debris of broken particles.
         inside = np.sqrt(thickness)
-        thickness += 0.19 * inside * grains
-        thickness += np.maximum(matrix - 0.1, 0.0) * (0.55 / (1.0 + inside))
+        thickness += 0.23 * inside * grains
+        thickness += np.maximum(matrix - 0.1, 0.0) * (0.8 / (1.0 + inside))
         np.maximum(thickness, 0.0, out=thickness)
         np.minimum(cracks, thickness, out=cracks)
         cover = rows[:, None] * columns
@@ -167,7 +167,7 @@ class ElectrodeSample:
         cracks *= cover
         return thickness, cracks
 
-    def _touching(self, y_um: npt.NDArray[np.float64], x_um: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    def _touching(self, y_um: npt.NDArray[np.floating], x_um: npt.NDArray[np.floating]) -> npt.NDArray[np.intp]:
         p = self.particles
         dy = np.maximum(y_um[0] - p.y_um, p.y_um - y_um[-1])
         dx = np.maximum(x_um[0] - p.x_um, p.x_um - x_um[-1])
@@ -176,7 +176,7 @@ class ElectrodeSample:
     def _add_particle(
         self,
         i: np.intp,
-        axes_um: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+        axes_um: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]],
         wavy: _Float32,
         thickness: _Float32,
         cracks: _Float32,
@@ -194,7 +194,9 @@ class ElectrodeSample:
         square = np.float32(radius**2) * (1.0 + 0.035 * wavy[region]) - dy * dy - dx * dx
         chord = 2.0 * np.sqrt(np.maximum(square, 0.0))
         thickness[region] += chord
-        for offset, angle, width_um, depth in zip(p.crack_offset[i], p.crack_angle[i], p.crack_width_um[i], p.crack_depth[i], strict=True):
+        for offset, angle, width_um, depth in zip(
+            p.crack_offset[i], p.crack_angle[i], p.crack_width_um[i], p.crack_depth[i], strict=True
+        ):
             if depth == 0.0:
                 continue
             ny, nx = np.float32(math.cos(angle)), np.float32(math.sin(angle))

@@ -41,8 +41,8 @@ def run_simulator(
 ) -> None:
     """Serve the simulated beamline in this process until SIGTERM, SIGINT or a put to ``TWIN:Shutdown``.
 
-    Sets the Channel Access environment of this process. On the way out the shutter closes, the HDF5 file is closed and the truth
-    files are written.
+    Sets the Channel Access environment of this process. On the way out the shutter closes, the HDF5 file is closed and the
+    truth files are written.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def run_simulator(
 
 
 def _die_with_parent(parent_pid: int) -> None:
-    """Ask the kernel for SIGHUP at the parent's death. It also comes when only the thread that started us ends: the host checks."""
+    """Ask for SIGHUP at the parent's death. It also comes when only the thread that started us ends: the host checks."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the event loop handles it
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0) != 0:
@@ -138,7 +138,13 @@ class SimulatorProcess:
     """
 
     def __init__(
-        self, settings: TwinSettings, prefix: str, port: int, work_directory: Path, *, timeout_s: float = READY_TIMEOUT_S
+        self,
+        settings: TwinSettings,
+        prefix: str,
+        port: int,
+        work_directory: Path,
+        *,
+        timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
         self.settings, self.prefix, self.port = settings, prefix, port
         self.work_directory = Path(work_directory)
@@ -237,7 +243,9 @@ class SimulatorProcess:
         try:
             return self._process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            logger.warning("the simulator (pid %d) did not end within %g s; killing it", self._process.pid, _STOP_TIMEOUT_S)
+            logger.warning(
+                "the simulator (pid %d) did not end within %g s; killing it", self._process.pid, _STOP_TIMEOUT_S
+            )
             return self.kill()
 
     def kill(self) -> int:

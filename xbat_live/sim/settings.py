@@ -109,9 +109,15 @@ class TwinSettings:
             value = getattr(self, name)
             for item in value if isinstance(value, tuple) else (value,):
                 if not low <= item <= high:
-                    raise ValueError(f"twin setting {name} = {value} {unit}: must be within {low:g} .. {high:g} {unit}".replace(" :", ":"))
+                    raise ValueError(
+                        f"twin setting {name} = {value} {unit}: must be within {low:g} .. {high:g} {unit}".replace(
+                            " :", ":"
+                        )
+                    )
         if self.vibration_extent_px[0] > self.vibration_extent_px[1]:
-            raise ValueError(f"twin setting vibration_extent_px = {self.vibration_extent_px} px: give (smallest, largest)")
+            raise ValueError(
+                f"twin setting vibration_extent_px = {self.vibration_extent_px} px: give (smallest, largest)"
+            )
 
     @classmethod
     def from_mapping(cls, content: dict[str, Any], *, source: str = "twin settings") -> TwinSettings:

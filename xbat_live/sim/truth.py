@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class TruthLog:
         """Add the truth of a new frame."""
         self.frames.append(truth)
 
-    def write(self, directory: Path, maps: dict[str, npt.NDArray[np.float64]]) -> None:
+    def write(self, directory: Path, maps: Mapping[str, npt.ArrayLike]) -> None:
         """Write ``truth.jsonl`` (a line per frame) and ``truth_dose.npz`` (`maps`) into `directory`, each in one rename.
 
         Raises
@@ -94,10 +95,12 @@ class TruthLog:
             The directory cannot be written.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        lines = "".join(json.dumps(dataclasses.asdict(frame)) + "\n" for frame in list(self.frames))
+        lines = "".join(
+            json.dumps(dataclasses.asdict(frame)) + "\n" for frame in sorted(self.frames, key=lambda f: f.frame_number)
+        )
         partial = directory / "truth.jsonl.part"
         partial.write_text(lines)
         partial.replace(directory / "truth.jsonl")
         partial = directory / "truth_dose.part.npz"
-        np.savez(partial, **maps)
+        np.savez(partial, allow_pickle=False, **dict(maps))
         partial.replace(directory / "truth_dose.npz")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +20,14 @@ from xbat_live.sim.cell import Cell
 from xbat_live.sim.chemistry import Electrode, Potentiostat, damage_rate_factor
 from xbat_live.sim.exposure import DoseTruth, ShutterLog
 from xbat_live.sim.imager import Imager, RecordedImager, Shot, SimulatedImager
-from xbat_live.sim.instabilities import (
-    MotorError,
-    Vibration,
-    beam_offset_um,
-    drift_um,
-    ring_current_ma,
-    seeded,
-    vibration_of_frame,
-)
+from xbat_live.sim.instabilities import Vibration, beam_offset_um, drift_um, ring_current_ma, seeded, vibration_of_frame
 from xbat_live.sim.optics import BeamProfile
 from xbat_live.sim.render import SceneState
 from xbat_live.sim.settings import TwinSettings
+from xbat_live.sim.stage import AXES, NO_MOTION, StageModel
 from xbat_live.sim.truth import Frame, FrameTruth, Roi, TruthLog
 
 __all__ = ["AXES", "Twin"]
-
-AXES = ("x", "y", "z", "theta")
 
 _SOC_CELL_UM = 2.0
 _KINETICS_STREAM = 67
@@ -44,8 +35,6 @@ _I0_STREAM = 71
 _I0_NOISE_REL = 1e-3
 _STEP_UM = 0.25  # longest way of the beam over the sample in one dose step
 _MAX_STEPS = 400
-_MAX_MOTION_PX = 40.0  # the border of the rendered field allows no more
-_NO_VIBRATION = Vibration(0.0, 0.0, "line")
 
 
 class Twin:
@@ -74,24 +63,24 @@ class Twin:
         self._scale = settings.time_scale
         self._reference_s = clock()
         self._twin_base_s = 0.0
-        self._stage = dict.fromkeys(AXES, 0.0)
-        self._moving = dict.fromkeys(AXES, False)
-        self._errors = {
-            axis: MotorError(settings.seed, i, settings.jitter_um_yx[1 - i], settings.backlash_um) for i, axis in enumerate("xy")
-        }
-        self._track: deque[tuple[float, float, float]] = deque(maxlen=512)
+        self._stage = StageModel(self.settings)
         self._energy_ev = settings.energy_ev
         self._attenuation = 1.0
         self._shutter = ShutterLog()
         self._settled_s = self._reference_s
         self._dose = DoseTruth(settings, self._beam)
         self._damage: tuple[int, npt.NDArray[np.float64]] | None = None
-        self._electrode = Electrode(settings.sample_size_um, _SOC_CELL_UM, settings.initial_soc, seeded(settings.seed, _KINETICS_STREAM))
+        self._electrode = Electrode(
+            settings.sample_size_um, _SOC_CELL_UM, settings.initial_soc, seeded(settings.seed, _KINETICS_STREAM)
+        )
         self._log = TruthLog()
+        self._frames_taken = 0
         self._sample_frames = 0
         self._i0_rng = seeded(settings.seed, _I0_STREAM)
         self._request = (Roi(0, 0, *self.sensor_yx), (1, 1))
-        self.potentiostat = Potentiostat(self._electrode, settings.capacity_mah, self.twin_time_s, self._rate_factor, self._lock)
+        self.potentiostat = Potentiostat(
+            self._electrode, settings.capacity_mah, self.twin_time_s, self._rate_factor, self._lock
+        )
 
     def _make_imager(self, settings: TwinSettings) -> tuple[TwinSettings, Imager]:
         if settings.frames is None:
@@ -138,26 +127,17 @@ class Twin:
 
         When an axis comes to rest, its repositioning error is drawn anew.
         """
-        if axis not in self._stage:
-            raise ValueError(f"stage axis {axis!r}: choose one of {', '.join(AXES)}")
         with self._lock:
             now_s = self._clock()
-            before = self._true_stage_yx()
-            error = self._errors.get(axis)
-            was_moving = self._moving[axis]
-            if error is not None:
-                error.moved(position - self._stage[axis])
-            if was_moving:  # the beam walked over the sample since the last read-back
-                self._stage[axis] = position
+            before = self._stage.true_yx_um
+            if self._stage.is_moving(axis):  # the beam walked over the sample since the last read-back
+                self._stage.update(axis, position, moving, now_s)
                 self._settle(now_s, before)
+                if not moving:
+                    self._stage.settle(axis)
             else:
                 self._settle(now_s)
-                self._stage[axis] = position
-            self._moving[axis] = moving
-            if was_moving and not moving and error is not None:
-                error.stopped()
-            if moving and axis in ("x", "y"):
-                self._track.append((now_s, *self._true_stage_yx()))
+                self._stage.update(axis, position, moving, now_s)
 
     def set_energy(self, energy_ev: float) -> None:
         """Photon energy in eV from now on."""
@@ -222,7 +202,7 @@ class Twin:
     def position_um(self) -> tuple[float, float]:
         """True sample coordinate (x, y) under the field centre, um."""
         with self._lock:
-            y_um, x_um = self._sample_yx(self._true_stage_yx(), self._clock())
+            y_um, x_um = self._sample_yx(self._stage.true_yx_um, self._clock())
             return x_um, y_um
 
     def peak_dose_gy(self) -> float:
@@ -243,7 +223,9 @@ class Twin:
             self.potentiostat.advance()
             return self._electrode.soc.copy()
 
-    def expose(self, start_s: float, end_s: float, roi: Roi, bin_yx: tuple[int, int] = (1, 1), frame_type: str = "Normal") -> Frame:
+    def expose(
+        self, start_s: float, end_s: float, roi: Roi, bin_yx: tuple[int, int] = (1, 1), frame_type: str = "Normal"
+    ) -> Frame:
         """Return the frame of an exposure from `start_s` to `end_s` (clock): photons arrive only while the shutter was open.
 
         Parameters
@@ -268,27 +250,31 @@ class Twin:
             is_sample = frame_type == "Normal" and open_s > 0
             index = self._sample_frames if is_sample else -1
             self._sample_frames += is_sample
-            stage_yx, motion = self._motion(start_s, end_s)
-            vibration = vibration_of_frame(self.settings, index) if is_sample else _NO_VIBRATION
+            stage_yx, motion = self._stage.motion(start_s, end_s)
+            vibration = vibration_of_frame(self.settings, index) if is_sample else NO_MOTION
             if motion.extent_px > vibration.extent_px:
                 vibration = motion
             shot = self._shot(roi, bin_yx, start_s, end_s, open_s, vibration)
             state = self._scene_state(self._sample_yx(stage_yx, end_s), max(index, 0))
             truth = self._frame_truth(shot, state, frame_type, index, stage_yx, end_s)
-            self._log.append(truth)
+            self._frames_taken += 1
             self._request = (roi, bin_yx)
         with self._render_lock:
             image, photons = self._imager.expose(state, shot)
-        object.__setattr__(truth, "photons_per_px", photons)  # known only now; the record is not shared before expose returns
+        truth = replace(truth, photons_per_px=photons)
+        with self._lock:
+            self._log.append(truth)
         return Frame(image, truth)
 
-    def expected_counts(self, roi: Roi, open_s: float = 1.0, bin_yx: tuple[int, int] = (1, 1)) -> npt.NDArray[np.float32]:
+    def expected_counts(
+        self, roi: Roi, open_s: float = 1.0, bin_yx: tuple[int, int] = (1, 1)
+    ) -> npt.NDArray[np.float32]:
         """Noise-free counts without dark of an exposure of `open_s` seconds at the present state, float32 (rows, columns)."""
         self._check_region(roi, bin_yx)
         with self._lock:
             now_s = self._clock()
-            shot = self._shot(roi, bin_yx, now_s - open_s, now_s, open_s, _NO_VIBRATION)
-            state = self._scene_state(self._sample_yx(self._true_stage_yx(), now_s), self._sample_frames)
+            shot = self._shot(roi, bin_yx, now_s - open_s, now_s, open_s, NO_MOTION)
+            state = self._scene_state(self._sample_yx(self._stage.true_yx_um, now_s), self._sample_frames)
         with self._render_lock:
             return self._imager.expected_counts(state, shot)
 
@@ -297,8 +283,8 @@ class Twin:
         self._cell.dose_per_fluence(self._energy_ev)  # the first call imports the cross sections: not under the lock
         with self._lock:
             now_s = self._clock()
-            shot = self._shot(*self._request, now_s - 1.0, now_s, 1.0, _NO_VIBRATION)
-            state = self._scene_state(self._sample_yx(self._true_stage_yx(), now_s), self._sample_frames)
+            shot = self._shot(*self._request, now_s - 1.0, now_s, 1.0, NO_MOTION)
+            state = self._scene_state(self._sample_yx(self._stage.true_yx_um, now_s), self._sample_frames)
         with self._render_lock:
             self._imager.prepare(state, shot)
 
@@ -325,9 +311,6 @@ class Twin:
     def _twin_at(self, clock_s: float) -> float:
         return self._twin_base_s + (clock_s - self._reference_s) * self._scale
 
-    def _true_stage_yx(self) -> tuple[float, float]:
-        return self._stage["y"] + self._errors["y"].error_um, self._stage["x"] + self._errors["x"].error_um
-
     def _sample_yx(self, stage_yx: tuple[float, float], clock_s: float) -> tuple[float, float]:
         """Sample coordinate (y, x) under the field centre: true stage position minus drift."""
         drift_y, drift_x = drift_um(self.settings, self._twin_at(clock_s))
@@ -341,7 +324,7 @@ class Twin:
         start_s, self._settled_s = self._settled_s, now_s
         if self._shutter.opened_at_s is None or now_s == start_s:
             return
-        to_yx = self._true_stage_yx()
+        to_yx = self._stage.true_yx_um
         ends = [self._sample_yx(from_yx or to_yx, start_s), self._sample_yx(to_yx, now_s)]
         gy_cm2 = self._cell.dose_per_fluence(self._energy_ev)
         way_um = math.dist(*ends)
@@ -360,27 +343,21 @@ class Twin:
             self._damage = (self._dose.version, damage_rate_factor(dose_gy, self.settings.damage_threshold_gy))
         return self._damage[1]
 
-    def _motion(self, start_s: float, end_s: float) -> tuple[tuple[float, float], Vibration]:
-        """Mean true stage position during an exposure, and the blur of a stage that moved meanwhile."""
-        present = self._true_stage_yx()
-        during = [(y, x) for at_s, y, x in self._track if start_s < at_s < end_s]
-        if len(during) < 2:
-            return present, _NO_VIBRATION
-        dy, dx = ((during[-1][i] - during[0][i]) / self.pixel_size_um for i in range(2))
-        extent_px = min(math.hypot(dy, dx), _MAX_MOTION_PX)
-        if extent_px < 0.5:
-            return present, _NO_VIBRATION
-        angle = (math.degrees(math.atan2(dy, dx)) + 90.0) % 180.0 - 90.0
-        middle = tuple((during[-1][i] + during[0][i]) / 2 for i in range(2))
-        return (middle[0], middle[1]), Vibration(extent_px, angle, "line")
-
     def _shot(
         self, roi: Roi, bin_yx: tuple[int, int], start_s: float, end_s: float, open_s: float, vibration: Vibration
     ) -> Shot:
         middle_s = (start_s + end_s) / 2
         beam = beam_offset_um(self.settings, self._twin_at(middle_s))
-        number = len(self._log.frames)
-        return Shot(number, roi, bin_yx, max(end_s - start_s, 0.0), open_s, self._relative_flux(middle_s), beam, vibration)
+        return Shot(
+            self._frames_taken,
+            roi,
+            bin_yx,
+            max(end_s - start_s, 0.0),
+            open_s,
+            self._relative_flux(middle_s),
+            beam,
+            vibration,
+        )
 
     def _scene_state(self, position_yx_um: tuple[float, float], sample_index: int) -> SceneState:
         self.potentiostat.advance()
@@ -390,8 +367,8 @@ class Twin:
             self._electrode.soc,
             self._electrode.mean_soc,
             self._electrode.throughput,
-            self._stage["z"],
-            self._stage["theta"],
+            self._stage.readback["z"],
+            self._stage.readback["theta"],
             sample_index,
         )
 
@@ -408,12 +385,12 @@ class Twin:
             frame_type=frame_type,
             x_um=state.position_yx_um[1],
             y_um=state.position_yx_um[0],
-            stage_x_um=self._stage["x"],
-            stage_y_um=self._stage["y"],
+            stage_x_um=self._stage.readback["x"],
+            stage_y_um=self._stage.readback["y"],
             drift_x_um=drift_x,
             drift_y_um=drift_y,
-            jitter_x_um=stage_yx[1] - self._stage["x"],
-            jitter_y_um=stage_yx[0] - self._stage["y"],
+            jitter_x_um=stage_yx[1] - self._stage.readback["x"],
+            jitter_y_um=stage_yx[0] - self._stage.readback["y"],
             blur_extent_px=float(shot.vibration.extent_px),
             blur_angle_deg=float(shot.vibration.angle_deg),
             blurred=shot.vibration.extent_px > 0,
@@ -427,4 +404,6 @@ class Twin:
         rows, columns = self.sensor_yx
         inside = 0 <= roi.min_y <= rows - roi.size_y and 0 <= roi.min_x <= columns - roi.size_x
         if not inside or roi.size_y < bin_yx[0] or roi.size_x < bin_yx[1] or min(bin_yx) < 1:
-            raise ValueError(f"{roi} px with binning {bin_yx}: must lie within the sensor of {rows}x{columns} px (rows x columns)")
+            raise ValueError(
+                f"{roi} px with binning {bin_yx}: must lie within the sensor of {rows}x{columns} px (rows x columns)"
+            )

@@ -13,6 +13,7 @@ EDGE_EV = 8344.0  # half height of the lithiated oxide; the metal's first inflec
 EDGE_SHIFT_EV = 2.5  # Ni2+/3+ -> Ni4+ on full charge
 _STEP_WIDTH_EV = 1.9
 _TABULATED_EDGE_EV = 8333.0
+_CM_PER_UM = 1e-4
 
 
 def normalised_xanes(energy_ev: float, soc: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -41,27 +42,37 @@ class NickelOxide:
     COMPOSITION = {"Li": 1.0, "Ni": 0.6, "Mn": 0.2, "Co": 0.2, "O": 2.0}
 
     def __init__(self) -> None:
-        import xraydb  # 0.8 s, so not at the start of the simulator
+        from xbat_live.dose import (
+            Layer,
+            Material,
+        )  # imports cross sections when first asked: not at the start of the simulator
 
-        self._mu = xraydb.mu_elam
-        mass = {element: count * xraydb.atomic_mass(element) for element, count in self.COMPOSITION.items()}
-        total = sum(mass.values())
-        self._weight = {element: value / total for element, value in mass.items()}
-        low, high = (float(self._mu("Ni", energy)) for energy in (8000.0, 8300.0))
+        formula = "".join(f"{element}{count:g}" for element, count in self.COMPOSITION.items())
+        weight = Material("oxide", formula, self.DENSITY_G_CM3).composition
+        self._nickel_share = weight["Ni"]
+        self._nickel_layer = Layer("Ni", 1.0, {Material("Ni", "Ni", 1.0): 1.0})
+        others = {Material(e, e, w): 1.0 / len(weight) for e, w in weight.items() if e != "Ni"}
+        self._other_layer = Layer("others", 1.0, others)
+        self._other_factor = float(len(weight))
+        low, high = self._nickel_table(8000.0), self._nickel_table(8300.0)
         self._slope = math.log(high / low) / math.log(8300.0 / 8000.0)
         self._below = high
 
     def mu_per_um(self, energy_ev: float, soc: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Linear attenuation in 1/um at `energy_ev` for states of charge `soc` (any shape)."""
-        others = sum(w * float(self._mu(e, energy_ev)) for e, w in self._weight.items() if e != "Ni")
-        return (others + self._weight["Ni"] * self._nickel(energy_ev, soc)) * (self.DENSITY_G_CM3 * 1e-4)
+        others = float(self._other_layer.linear_attenuation(np.array(energy_ev))) * self._other_factor
+        return (others + self._nickel_share * self._nickel(energy_ev, soc)) * (self.DENSITY_G_CM3 * _CM_PER_UM)
+
+    def _nickel_table(self, energy_ev: float) -> float:
+        """Tabulated Ni mass attenuation in cm2/g (the layer has density 1 g/cm3)."""
+        return float(self._nickel_layer.linear_attenuation(np.array(energy_ev)))
 
     def _nickel(self, energy_ev: float, soc: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Ni mass attenuation in cm2/g."""
         if not 8200.0 < energy_ev < _TABULATED_EDGE_EV + 400.0:
-            return np.full(np.shape(soc), float(self._mu("Ni", energy_ev)))
+            return np.full(np.shape(soc), self._nickel_table(energy_ev))
         continued = self._below * (energy_ev / 8300.0) ** self._slope
         # Where the table is still below its edge, its step is continued downwards with the slope of the pre-edge.
         at = max(energy_ev, _TABULATED_EDGE_EV + 1.0)
-        step = float(self._mu("Ni", at)) - self._below * (at / 8300.0) ** self._slope
+        step = self._nickel_table(at) - self._below * (at / 8300.0) ** self._slope
         return continued + step * normalised_xanes(energy_ev, soc)

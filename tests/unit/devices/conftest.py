@@ -73,6 +73,18 @@ def prepare_camera(camera: FakeCamera, *, shape_yx: tuple[int, int] = (6, 8)) ->
     """Give the fake signals the values a fresh areaDetector has."""
     cam, hdf1, image = camera.cam, camera.hdf1, camera.image
     ny, nx = shape_yx
+    for signal, choices in (
+        (cam.frame_type, ("Normal", "Background", "FlatField", "DblCorrelation")),
+        (hdf1.enable, ("Disable", "Enable")),
+        (hdf1.blocking_callbacks, ("No", "Yes")),
+        (hdf1.auto_increment, ("No", "Yes")),
+        (hdf1.auto_save, ("No", "Yes")),
+        (hdf1.file_write_mode, ("Single", "Capture", "Stream")),
+        (hdf1.swmr_mode, ("Off", "On")),
+        (image.enable, ("Disable", "Enable")),
+        (image.blocking_callbacks, ("No", "Yes")),
+    ):
+        signal.sim_set_enum_strs(choices)
     for signal, value in (
         (cam.acquire, 0),
         (cam.acquire_time, 0.01),
@@ -80,7 +92,7 @@ def prepare_camera(camera: FakeCamera, *, shape_yx: tuple[int, int] = (6, 8)) ->
         (cam.num_images, 1),
         (cam.image_mode, 0),
         (cam.array_callbacks, 1),
-        (cam.frame_type, "Normal"),
+        (cam.frame_type, 0),
         (cam.data_type, "UInt16"),
         (cam.data_type_disabled, 0),
         (cam.port_name, "CAM1"),

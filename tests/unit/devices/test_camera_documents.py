@@ -12,8 +12,7 @@ from xbat_live.devices import SINGLE_DATASET, FrameWriteError, Roi
 
 def take(camera, frame_type="Normal"):
     """Take one frame; return (documents, row of the datum)."""
-    if camera.cam.frame_type.get() != frame_type:
-        camera.frame_type.sim_put(frame_type)
+    camera.frame_type.put(frame_type)
     camera.trigger().wait(timeout=2)
     value = camera.read()["camera_image"]["value"]
     documents = list(camera.collect_asset_docs())
@@ -134,7 +133,7 @@ def test_staging_restores_what_was_before(camera):
     camera._prime = lambda: None  # nothing acquires here
     camera.stage()
     cam = camera.cam
-    assert (cam.acquire_time.get(), cam.num_images.get(), camera.image.enable.get()) == (0.048, 1, "0")
+    assert (cam.acquire_time.get(), cam.num_images.get(), camera.image.enable.get()) == (0.048, 1, "Disable")
     assert [s.get() for s in (cam.min_y, cam.min_x, cam.size_y, cam.size_x)] == [10, 20, 50, 60]
     camera.unstage()
     assert (cam.acquire_time.get(), cam.num_images.get(), camera.hdf1.capture.get()) == (0.01, 7, 0)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import types
 
 import h5py
@@ -70,3 +71,25 @@ def test_wrong_shape_is_refused(tmp_path):
     with pytest.raises(FrameWriteError, match="ROI"):
         append(file, IMAGE[:2])
     file.close()
+
+
+def test_disk_that_fills_inside_the_library_leaves_a_readable_file(tmp_path, monkeypatch):
+    """Another program took the room between the check and the write."""
+    monkeypatch.setattr("xbat_live.sim.iocs.hdf5_writer._require_space", lambda path, size_bytes: None)
+    big = np.ones((256, 256), np.uint16)
+    file = FrameFile(tmp_path / "f.h5", big.shape)
+    append(file, big)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, limits[1]))
+    try:
+        with pytest.raises(FrameWriteError) as caught:
+            append(file, big)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    with pytest.raises(FrameWriteError, match="new capture"):
+        append(file, big)
+    file.close()
+    with h5py.File(tmp_path / "f.h5") as stored:
+        assert stored["entry/data/data"].shape[0] == file.count == 1
+        assert np.array_equal(stored["entry/data/data"][0], big)

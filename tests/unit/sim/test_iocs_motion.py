@@ -57,7 +57,10 @@ def test_braking_ends_at_its_target(velocity, acceleration):
 
 
 def make_axis(**changes):
-    return Axis(**{"position": 0.0, "velocity": 1e5, "acceleration_s": 1e-3, "travel": (-100.0, 100.0), "tick_s": 1e-3} | changes)
+    return Axis(
+        **{"position": 0.0, "velocity": 1e5, "acceleration_s": 1e-3, "travel": (-100.0, 100.0), "tick_s": 1e-3}
+        | changes
+    )
 
 
 @pytest.mark.parametrize(("target", "reached"), [(50.0, 50.0), (1e9, 100.0), (-1e9, -100.0)])

@@ -20,7 +20,10 @@ from xbat_live.sim.settings import TwinSettings
 
 def test_client_and_server_stay_on_loopback_and_on_the_port():
     environment = channel_access_environment(26064)
-    assert {name for name, value in environment.items() if value == "26064"} == {"EPICS_CA_SERVER_PORT", "EPICS_CAS_SERVER_PORT"}
+    assert {name for name, value in environment.items() if value == "26064"} == {
+        "EPICS_CA_SERVER_PORT",
+        "EPICS_CAS_SERVER_PORT",
+    }
     assert environment["EPICS_CA_ADDR_LIST"] == environment["EPICS_CAS_INTF_ADDR_LIST"] == "127.0.0.1"
     assert environment["EPICS_CA_AUTO_ADDR_LIST"] == environment["EPICS_CAS_AUTO_BEACON_ADDR_LIST"] == "NO"
     assert environment["EPICS_CA_REPEATER_PORT"] == environment["EPICS_CAS_BEACON_PORT"] == "26065"
@@ -49,7 +52,9 @@ def test_taken_port_is_seen(kind):
 
 
 def test_settings_survive_the_way_through_toml(tmp_path):
-    settings = TwinSettings(seed=7, sensor_yx=(64, 96), flux_ph_s=3e9, frames=tmp_path / 'a "quoted" name', beam_fwhm_um=(2.5, 30.0))
+    settings = TwinSettings(
+        seed=7, sensor_yx=(64, 96), flux_ph_s=3e9, frames=tmp_path / 'a "quoted" name', beam_fwhm_um=(2.5, 30.0)
+    )
     file = tmp_path / "sim.toml"
     file.write_text(settings_toml(settings))
     assert TwinSettings.load(file) == settings

@@ -96,6 +96,7 @@ class SimulatedBeamline:
 
     async def keep_updated(self) -> None:
         """Publish readings at 10 Hz until cancelled; a failing one is logged once and does not stop the others."""
+        self.worker.prepare(self._twin.prepare)  # so that the first frame does not wait for the sample to be made
         loop = asyncio.get_running_loop()
         failed: set[str] = set()
         next_s = loop.time()

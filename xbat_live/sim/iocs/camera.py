@@ -1,5 +1,8 @@
 """areaDetector's camera driver (``cam1:``): settings, triggers, exposures in real time, abort."""
 
+# caproto's way: the decorated hook of a property has the property's name
+# mypy: disable-error-code="no-redef"
+
 from __future__ import annotations
 
 import asyncio
@@ -36,7 +39,7 @@ _GEOMETRY = {"SizeX", "SizeY", "MinX", "MinY", "BinX", "BinY"}
 
 
 class Camera(SettingsGroup):
-    """The TXM camera. `Acquire` is a busy record: its put completes when the frames are taken, and on disk if captured.
+    """The TXM camera. The put of `Acquire` completes when the frames are taken, and on disk if captured (busy record).
 
     Trigger modes: Internal exposes at once; Software waits for ``SoftwareTrigger`` = 1; External for the next opening of the
     fast shutter. `NumExposures` stays 1.
@@ -114,7 +117,7 @@ class Camera(SettingsGroup):
 
     @data_type.putter
     async def data_type(self, instance: Any, value: str) -> str:
-        """The sensor has 16 bits; nothing else is offered."""
+        """Refuse anything but the 16 bits of the sensor."""
         del instance
         if value != "UInt16":
             raise ValueError(f"DataType {value}: this camera delivers UInt16 only")
@@ -152,7 +155,7 @@ class Camera(SettingsGroup):
         return value
 
     async def _accept_geometry(self, name: str, value: int) -> int:
-        """Keep the region on the sensor: a start moves within it, a size shrinks to what is left (ADBase does the same)."""
+        """Keep the region on the sensor, as ADBase does: a start moves within it, a size shrinks to what is left."""
         if self._task is not None:
             return int(self._geometry()[name])  # not during an acquisition
         wanted = self._geometry() | {name: value}

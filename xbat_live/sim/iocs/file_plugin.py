@@ -1,5 +1,8 @@
 """areaDetector's NDFileHDF5 plugin (``HDF1:``), stream mode, over `FrameFile`."""
 
+# caproto's way: the decorated hook of a property has the property's name
+# mypy: disable-error-code="no-redef"
+
 from __future__ import annotations
 
 import errno
@@ -31,7 +34,10 @@ _WRITE_STATUS = ("Write OK", "Write error")
 
 
 class FilePlugin(SettingsGroup):
-    """Streams frames to HDF5. `Capture` = 1 makes the file (at the first frame with LazyOpen); a frame counts once it is on disk."""
+    """Streams frames to HDF5.
+
+    `Capture` = 1 makes the file (with LazyOpen: the first frame does). A frame counts once it is on disk. Callbacks always block.
+    """
 
     enable = choice_setting("EnableCallbacks", ("Disable", "Enable"), "Enable")
     blocking = choice_setting("BlockingCallbacks", _NO_YES, "Yes")
@@ -41,7 +47,7 @@ class FilePlugin(SettingsGroup):
     auto_increment = choice_setting("AutoIncrement", _NO_YES, "Yes")
     auto_save = choice_setting("AutoSave", _NO_YES)
     create_directory = setting("CreateDirectory", 0, low=-64, high=64)
-    file_path = text_setting("FilePath", "/tmp/")  # noqa: S108 - areaDetector's own default
+    file_path = text_setting("FilePath", "/tmp/")
     file_name = text_setting("FileName", "frames")
     file_template = text_setting("FileTemplate", "%s%s_%6.6d.h5")
     file_number = setting("FileNumber", 0, low=0, high=2**31 - 1)
@@ -226,7 +232,9 @@ class FilePlugin(SettingsGroup):
                 self._file = await self._worker.render(lambda: FrameFile(path, shape_yx))
         except (TypeError, ValueError) as error:
             template = self.file_template.readback.value
-            await self._show_error("open", FrameWriteError(errno.EINVAL, f"FileTemplate {template!r}: {error}", template))
+            await self._show_error(
+                "open", FrameWriteError(errno.EINVAL, f"FileTemplate {template!r}: {error}", template)
+            )
             return False
         except FrameWriteError as error:
             await self._show_error("open", error)
@@ -246,16 +254,19 @@ class FilePlugin(SettingsGroup):
         await self.write_message.write("")
 
     async def _show_error(self, action: str, error: OSError) -> None:
-        message = f"cannot {action} {error.filename}: {error.strerror} (errno {error.errno} {errno.errorcode.get(error.errno or 0, '')})"
+        symbol = errno.errorcode.get(error.errno or 0, "")
+        message = f"cannot {action} {error.filename}: {error.strerror} (errno {error.errno} {symbol})"
         self.log.warning("HDF1: %s", message)
         await self.write_message.write(message[: PATH_LENGTH - 1])
         await self.write_status.write(_WRITE_STATUS[1])
 
 
 def _make_levels(path: Path, levels: int) -> None:
-    """Create at most `levels` missing folders at the end of `path`, as ADCore does for a negative CreateDirectory."""
+    """Create at most `levels` missing folders at the end of `path` (ADCore: a negative CreateDirectory)."""
     missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
     if len(missing) > levels:
-        raise FileNotFoundError(errno.ENOENT, f"{len(missing)} folders missing, CreateDirectory allows {levels}", str(path))
+        raise FileNotFoundError(
+            errno.ENOENT, f"{len(missing)} folders missing, CreateDirectory allows {levels}", str(path)
+        )
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -29,8 +30,8 @@ class FrameWriteError(OSError):
 class FrameFile:
     """Frames of one capture.
 
-    Datasets, all created before the file turns to SWMR: ``/entry/data/{data,flat,dark}`` (n, ny, nx) uint16, one chunk per frame,
-    for frame types Normal, FlatField, Background; and one entry per frame in the order of exposure under
+    Datasets, all created before the file turns to SWMR: ``/entry/data/{data,flat,dark}`` (n, ny, nx) uint16, one chunk per
+    frame, for frame types Normal, FlatField, Background; and one entry per frame in the order of exposure under
     ``/entry/instrument/NDAttributes``.
 
     Parameters
@@ -103,12 +104,16 @@ class FrameFile:
         if self._broken:
             raise FrameWriteError(errno.EIO, "an earlier write failed; start a new capture", str(self.path))
         if image.shape != self.shape_yx:
-            message = f"frame of {image.shape} px in a file of {self.shape_yx} px; start a new capture after changing ROI or binning"
+            message = f"frame of {image.shape} px, file of {self.shape_yx} px; new ROI or binning needs a new capture"
             raise FrameWriteError(errno.EINVAL, message, str(self.path))
         _require_space(self.path, image.nbytes + _RESERVE_BYTES)
         dataset = self._frames[DATASETS[frame_type]]
         n = dataset.shape[0]
-        row = {"NDArrayTimeStamp": time_unix_s, "NDArrayUniqueId": unique_id, "FrameType": FRAME_TYPES.index(frame_type)}
+        row = {
+            "NDArrayTimeStamp": time_unix_s,
+            "NDArrayUniqueId": unique_id,
+            "FrameType": FRAME_TYPES.index(frame_type),
+        }
         try:
             dataset.resize(n + 1, axis=0)
             dataset.id.write_direct_chunk((n, 0, 0), np.ascontiguousarray(image, dtype="<u2"))
@@ -119,8 +124,16 @@ class FrameFile:
             self._file.flush()
         except OSError as error:
             self._broken = True  # what HDF5 still holds in its cache cannot be trusted to reach the disk
+            self._forget_after(dataset, n)
             raise _named(error, self.path) from error
         self.count += 1
+
+    def _forget_after(self, dataset: h5py.Dataset, n: int) -> None:
+        """Take back what a failed `append` announced; shrinking needs no new room."""
+        with contextlib.suppress(OSError):
+            dataset.resize(n, axis=0)
+            for attribute in self._attributes.values():
+                attribute.resize(self.count, axis=0)
 
     def close(self) -> None:
         """Close the file.

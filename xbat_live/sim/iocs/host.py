@@ -59,7 +59,7 @@ class Repeater(asyncio.DatagramProtocol):
                 self._transport.sendto(data, client)
 
     def error_received(self, exc: Exception) -> None:
-        """A client is gone; which one UDP does not tell."""
+        """Ignore that a client is gone; UDP does not tell which."""
         logger.debug("repeater: %s", exc)
 
 
@@ -75,7 +75,7 @@ class _OneLineTracebacks(logging.Filter):
 
 
 def _listening_socket_maker(port: int) -> Callable[[str, int], Any]:
-    """Sockets for caproto: TCP_NODELAY (else Nagle and delayed ACK cost 40 ms per exchange), and never on another port."""
+    """Make sockets for caproto: TCP_NODELAY (else Nagle and delayed ACK cost 40 ms each way), and never on another port."""
 
     async def make(address: str, wanted_port: int) -> socket.socket:
         if wanted_port != port:
@@ -169,6 +169,7 @@ class SimulatorHost:
         logging.getLogger("caproto").setLevel(logging.WARNING)
         for handler in logging.getLogger().handlers:
             handler.addFilter(_OneLineTracebacks())
+        # the only place where caproto lets socket options in (1.3.0)
         caproto_server._create_bound_tcp_socket = _listening_socket_maker(self._port)
         sink = await self._listen_for_beacons()
         twin = make_twin()

@@ -119,7 +119,13 @@ class Axis:
     """
 
     def __init__(
-        self, *, position: float, velocity: float, acceleration_s: float, travel: tuple[float, float], tick_s: float = 0.02
+        self,
+        *,
+        position: float,
+        velocity: float,
+        acceleration_s: float,
+        travel: tuple[float, float],
+        tick_s: float = 0.02,
     ) -> None:
         self.position = position
         self.velocity = velocity

@@ -1,8 +1,12 @@
 """An EPICS motor record on a simulated axis: the fields and rules that clients of a real one rely on."""
 
+# caproto's way: the decorated hook of a property has the property's name
+# mypy: disable-error-code="no-redef"
+
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +46,22 @@ def _same(value: float) -> float:
     return value
 
 
+def _choice(field: Any, value: Any) -> str:
+    """Enum string of what was written to, or is in, an enum field."""
+    return value if isinstance(value, str) else str(field.enum_strings[int(value)])
+
+
+def _forward(method: str) -> Any:
+    """Field putter that calls a method of the record's group (caproto gives it the group of the fields)."""
+
+    async def put(fields: Any, instance: Any, value: Any) -> Any:
+        return await getattr(fields.parent.group, method)(instance, value)
+
+    return put
+
+
 class MotorRecord(PVGroup):
-    """A motor record. Dial positions are the axis' own, or a monotonic function of them (bragg angle of an energy axis).
+    """A motor record. Dial positions are the axis' own, or a monotonic function of them (Bragg angle of an energy axis).
 
     Parameters
     ----------
@@ -127,15 +145,15 @@ class MotorRecord(PVGroup):
         """VAL: move and complete when the axis rests; with SET, define the position instead."""
         value = float(value)
         fields = instance.field_inst
-        if _text(fields.set_use_switch) == "Set":
+        if _choice(fields.set_use_switch, fields.set_use_switch.value) == "Set":
             return await self._define_position(value)
         low, high = fields.user_low_limit.value, fields.user_high_limit.value
         limited = low != high
-        if not (value == value and (not limited or low <= value <= high)):  # NaN fails every comparison
+        if not math.isfinite(value) or (limited and not low <= value <= high):
             await fields.limit_violation.write(1)
             return float(instance.value)
         await fields.limit_violation.write(0)
-        if _text(fields.stop_pause_move_go) == "Stop":
+        if _choice(fields.stop_pause_move_go, fields.stop_pause_move_go.value) == "Stop":
             return float(instance.value)
         self._commanded = value
         await instance.write(value, verify_value=False)
@@ -196,7 +214,7 @@ class MotorRecord(PVGroup):
 
     async def _define_position(self, value: float) -> float:
         fields = self.motor.field_inst
-        if _text(fields.offset_freeze_switch) == "Variable":
+        if _choice(fields.offset_freeze_switch, fields.offset_freeze_switch.value) == "Variable":
             self._offset = value - self.dial * self._direction
             await fields.user_offset.write(self._offset, verify_value=False)
             await self._publish_limits()
@@ -205,112 +223,101 @@ class MotorRecord(PVGroup):
         await self._publish_position()
         return value
 
-    # ---- fields that act (the fields' group is `self` here; the record's group its parent's)
-    @motor.fields.stop.putter
-    async def motor(fields: Any, instance: Any, value: Any) -> int:  # noqa: N805
-        """STOP."""
-        del instance
+    # ---- fields that act
+    async def put_stop(self, field: Any, value: Any) -> int:
+        """STOP: brake and complete at rest."""
+        del field
         if value:
-            await fields.parent.group.axis.stop()
+            await self.axis.stop()
         return 0
 
-    @motor.fields.velocity.putter
-    async def motor(fields: Any, instance: Any, value: Any) -> float:  # noqa: N805
-        """VELO; refused unless positive, and on a record that only shows another one's axis."""
-        record = fields.parent.group
-        if not (record._own and float(value) > 0):
-            return float(instance.value)
-        record.axis.velocity = float(value)
+    async def put_velocity(self, field: Any, value: Any) -> float:
+        """VELO: kept unless positive, and on a record that only shows another one's axis."""
+        if not (self._own and float(value) > 0):
+            return float(field.value)
+        self.axis.velocity = float(value)
         return float(value)
 
-    @motor.fields.seconds_to_velocity.putter
-    async def motor(fields: Any, instance: Any, value: Any) -> float:  # noqa: N805
-        """ACCL; refused unless positive."""
-        record = fields.parent.group
-        if not (record._own and float(value) > 0):
-            return float(instance.value)
-        record.axis.acceleration_s = float(value)
+    async def put_acceleration(self, field: Any, value: Any) -> float:
+        """ACCL: kept unless positive, and on a record that only shows another one's axis."""
+        if not (self._own and float(value) > 0):
+            return float(field.value)
+        self.axis.acceleration_s = float(value)
         return float(value)
 
-    @motor.fields.user_offset.putter
-    async def motor(fields: Any, instance: Any, value: Any) -> float:  # noqa: N805
+    async def put_offset(self, field: Any, value: Any) -> float:
         """OFF: shift the user coordinate; nothing moves."""
-        del instance
-        record = fields.parent.group
-        record._offset = float(value)
-        await record._redefined()
+        del field
+        self._offset = float(value)
+        await self._redefined()
         return float(value)
 
-    @motor.fields.user_direction.putter
-    async def motor(fields: Any, instance: Any, value: Any) -> str:  # noqa: N805
+    async def put_direction(self, field: Any, value: Any) -> str:
         """DIR: turn the user coordinate round; nothing moves."""
-        record = fields.parent.group
-        text = value if isinstance(value, str) else instance.enum_strings[int(value)]
-        record._direction = -1.0 if text == "Neg" else 1.0
-        await record._redefined()
-        return str(text)
+        text = _choice(field, value)
+        self._direction = -1.0 if text == "Neg" else 1.0
+        await self._redefined()
+        return text
 
     async def _redefined(self) -> None:
         await self._publish_limits()
         await self.motor.write(self.user_of(self.dial), verify_value=False)
         await self._publish_position()
 
-    @motor.fields.user_high_limit.putter
-    async def motor(fields: Any, instance: Any, value: Any) -> float:  # noqa: N805
+    async def put_high_limit(self, field: Any, value: Any) -> float:
         """HLM."""
-        del instance
-        record = fields.parent.group
-        end = fields.dial_high_limit if record._direction > 0 else fields.dial_low_limit
-        await end.write(record.dial_of(float(value)))
-        await record._show_limits(float(fields.user_low_limit.value), float(value))
+        del field
+        fields = self.motor.field_inst
+        end = fields.dial_high_limit if self._direction > 0 else fields.dial_low_limit
+        await end.write(self.dial_of(float(value)))
+        await self._show_limits(float(fields.user_low_limit.value), float(value))
         return float(value)
 
-    @motor.fields.user_low_limit.putter
-    async def motor(fields: Any, instance: Any, value: Any) -> float:  # noqa: N805
+    async def put_low_limit(self, field: Any, value: Any) -> float:
         """LLM."""
-        del instance
-        record = fields.parent.group
-        end = fields.dial_low_limit if record._direction > 0 else fields.dial_high_limit
-        await end.write(record.dial_of(float(value)))
-        await record._show_limits(float(value), float(fields.user_high_limit.value))
+        del field
+        fields = self.motor.field_inst
+        end = fields.dial_low_limit if self._direction > 0 else fields.dial_high_limit
+        await end.write(self.dial_of(float(value)))
+        await self._show_limits(float(value), float(fields.user_high_limit.value))
         return float(value)
 
-    @motor.fields.stop_pause_move_go.putter
-    async def motor(fields: Any, instance: Any, value: Any) -> str:  # noqa: N805
+    async def put_spmg(self, field: Any, value: Any) -> str:
         """SPMG: Stop and Pause brake; Go (or Move) after Pause goes on to the target."""
-        record = fields.parent.group
-        text = value if isinstance(value, str) else instance.enum_strings[int(value)]
+        text = _choice(field, value)
         if text in {"Stop", "Pause"}:
-            paused_target = record._commanded
+            self._paused_target = self._commanded if text == "Pause" else None
             if text == "Pause":
-                record._resume.clear()
-            await record.axis.stop()
-            record._paused_target = paused_target if text == "Pause" else None
-            if text == "Stop":
-                record._resume.set()
+                self._resume.clear()
+            else:
+                self._resume.set()
+            await self.axis.stop()
         else:
-            record._resume.set()
-            target = record._paused_target
-            record._paused_target = None
+            self._resume.set()
+            target, self._paused_target = self._paused_target, None
             if target is not None:
-                asyncio.get_running_loop().create_task(record.motor.write(target))
-        return str(text)
+                self._resumed = asyncio.get_running_loop().create_task(self.motor.write(target))
+        return text
 
-    @motor.fields.tweak_motor_forward.putter
-    async def motor(fields: Any, instance: Any, value: Any) -> int:  # noqa: N805
+    async def put_tweak_forward(self, field: Any, value: Any) -> int:
         """TWF: move by +TWV."""
-        del instance, value
-        await fields.parent.write(fields.parent.value + fields.tweak_step_size.value)
+        del field, value
+        await self.motor.write(self.motor.value + self.motor.field_inst.tweak_step_size.value)
         return 0
 
-    @motor.fields.tweak_motor_reverse.putter
-    async def motor(fields: Any, instance: Any, value: Any) -> int:  # noqa: N805
+    async def put_tweak_reverse(self, field: Any, value: Any) -> int:
         """TWR: move by -TWV."""
-        del instance, value
-        await fields.parent.write(fields.parent.value - fields.tweak_step_size.value)
+        del field, value
+        await self.motor.write(self.motor.value - self.motor.field_inst.tweak_step_size.value)
         return 0
 
-
-def _text(field: Any) -> str:
-    value = field.value
-    return value if isinstance(value, str) else str(field.enum_strings[int(value)])
+    motor.fields.stop.putter(_forward("put_stop"))
+    motor.fields.velocity.putter(_forward("put_velocity"))
+    motor.fields.seconds_to_velocity.putter(_forward("put_acceleration"))
+    motor.fields.user_offset.putter(_forward("put_offset"))
+    motor.fields.user_direction.putter(_forward("put_direction"))
+    motor.fields.user_high_limit.putter(_forward("put_high_limit"))
+    motor.fields.user_low_limit.putter(_forward("put_low_limit"))
+    motor.fields.stop_pause_move_go.putter(_forward("put_spmg"))
+    motor.fields.tweak_motor_forward.putter(_forward("put_tweak_forward"))
+    motor.fields.tweak_motor_reverse.putter(_forward("put_tweak_reverse"))

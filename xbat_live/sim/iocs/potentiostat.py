@@ -1,5 +1,8 @@
 """The potentiostat: settings, start and stop, and its readings. Everything runs in twin time."""
 
+# caproto's way: the decorated hook of a property has the property's name
+# mypy: disable-error-code="no-redef"
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -62,7 +65,7 @@ class PotentiostatGroup(PVGroup):
 
     @nominal_capacity.putter
     async def nominal_capacity(self, instance: Any, value: float) -> float:
-        """The current stays; the C-rate follows."""
+        """Keep the current; the C-rate follows."""
         del instance
         await self.c_rate.write(self.current_setpoint.value / float(value), verify_value=False)
         return float(value)

@@ -23,8 +23,8 @@ PATH_LENGTH = 512
 class Choice(PvpropertyEnum):
     """An enum whose value is always one of its strings.
 
-    caproto keeps whatever the client wrote (an index, a numpy integer, any string); code that compares it with a string then
-    silently takes the wrong branch.
+    caproto keeps whatever the client wrote (an index, a numpy integer, any string); code that compares it with a string
+    then silently takes the wrong branch.
     """
 
     async def verify_value(self, data: Any) -> str:
@@ -79,7 +79,9 @@ class RecordValue(PvpropertyDouble):
 
 def choice(name: str, options: Sequence[str], value: str | None = None, **more: Any) -> Any:
     """Writable enum, starting at `value` or the first option."""
-    return pvproperty(name=name, dtype=Choice, enum_strings=tuple(options), value=value or options[0], alarm_group=name, **more)
+    return pvproperty(
+        name=name, dtype=Choice, enum_strings=tuple(options), value=value or options[0], alarm_group=name, **more
+    )
 
 
 def choice_readback(name: str, options: Sequence[str], value: str | None = None, **more: Any) -> Any:
@@ -87,7 +89,9 @@ def choice_readback(name: str, options: Sequence[str], value: str | None = None,
     return pvproperty(name=name, dtype=PvpropertyEnumRO, enum_strings=tuple(options), value=value or options[0], **more)
 
 
-def number(name: str, value: float, *, units: str = "", low: float = 0.0, high: float = 0.0, precision: int = 4, **more: Any) -> Any:
+def number(
+    name: str, value: float, *, units: str = "", low: float = 0.0, high: float = 0.0, precision: int = 4, **more: Any
+) -> Any:
     """Writable double; a put outside low to high is refused (equal limits: none). Its alarm is its own."""
     return pvproperty(
         name=name,
@@ -145,13 +149,16 @@ def _accepting_putter(name: str) -> Any:
     async def put(pair: Any, instance: Any, value: Any) -> Any:
         del instance
         accepted = await pair.parent.accept(name, value)
-        await pair.readback.write(accepted)
+        if pair.readback.value != accepted:
+            await pair.readback.write(accepted)
         return accepted
 
     return put
 
 
-def setting(name: str, value: float | int, *, units: str = "", low: float = 0.0, high: float = 0.0, precision: int = 6) -> SubGroup:
+def setting(
+    name: str, value: float | int, *, units: str = "", low: float = 0.0, high: float = 0.0, precision: int = 6
+) -> SubGroup:
     """Setpoint and ``_RBV`` of a number; integer if `value` is one. A put outside low to high is refused."""
     more: dict[str, Any] = {} if isinstance(value, int) else {"precision": precision}
     return _pair(
@@ -178,10 +185,11 @@ def choice_setting(name: str, options: Sequence[str], value: str | None = None) 
 
 def text_setting(name: str, value: str = "", *, length: int = PATH_LENGTH) -> SubGroup:
     """Setpoint and ``_RBV`` of a long string (CHAR waveform)."""
-    return _pair(name=name, value=value, dtype=str, max_length=length, string_encoding="utf-8", put=_accepting_putter(name))
+    return _pair(
+        name=name, value=value, dtype=str, max_length=length, string_encoding="utf-8", put=_accepting_putter(name)
+    )
 
 
 def label_setting(name: str, value: str) -> SubGroup:
     """Setpoint and ``_RBV`` of a short string (DBR_STRING)."""
     return _pair(name=name, value=value, dtype=ChannelType.STRING, put=_accepting_putter(name))
-

@@ -1,5 +1,8 @@
 """The fast shutter: commands, status, open-time counter stamped here, and a hardware watchdog."""
 
+# caproto's way: the decorated hook of a property has the property's name
+# mypy: disable-error-code="no-redef"
+
 from __future__ import annotations
 
 import asyncio
@@ -21,8 +24,8 @@ _MAX_OPEN_S = 86400.0
 class Shutter(PVGroup):
     """Fast shutter. All times are of this process' monotonic clock.
 
-    A `Cmd` put completes when the shutter has moved. `MaxOpen` acts like the independent hardware it stands for: it closes the
-    shutter that many seconds after it opened, also when commands are ignored (`Fault` = Stuck).
+    A `Cmd` put completes when the shutter has moved. `MaxOpen` acts like the independent hardware it stands for: it closes
+    the shutter that many seconds after it opened, also when commands are ignored (`Fault` = Stuck).
     """
 
     command = choice("Cmd", ("Close", "Open"), doc="commands the shutter; completes when it has moved")
@@ -30,9 +33,13 @@ class Shutter(PVGroup):
     open_time = readback("OpenTime_RBV", 0.0, units="s", precision=6, doc="cumulative open time")
     open_count = readback("OpenCount_RBV", 0, doc="openings")
     last_open_time = readback("LastOpenTime_RBV", 0.0, units="s", precision=6, doc="duration of the last opening")
-    max_open = number("MaxOpen", 0.0, units="s", high=_MAX_OPEN_S, doc="watchdog: closes by itself so long after opening; 0 = never")
+    max_open = number(
+        "MaxOpen", 0.0, units="s", high=_MAX_OPEN_S, doc="watchdog: closes by itself so long after opening; 0 = never"
+    )
     watchdog_trips = readback("WatchdogTrips_RBV", 0, doc="closings by the watchdog")
-    fault = choice("Fault", ("None", "Stuck", "Unknown"), doc="tests: Stuck ignores commands, Unknown loses the limit switches")
+    fault = choice(
+        "Fault", ("None", "Stuck", "Unknown"), doc="tests: Stuck ignores commands, Unknown loses the limit switches"
+    )
 
     def __init__(self, prefix: str, *, twin: Twin, worker: TwinWorker, **more: Any) -> None:
         super().__init__(prefix, **more)
@@ -68,7 +75,7 @@ class Shutter(PVGroup):
 
     @max_open.putter
     async def max_open(self, instance: Any, value: float) -> float:
-        """Applies to an opening in progress too."""
+        """Arm the watchdog anew, for an opening in progress too."""
         del instance
         self._arm(float(value))
         return float(value)

@@ -1,4 +1,4 @@
-"""Threads that run the twin beside the event loop, so that Channel Access stays responsive while a frame is rendered."""
+"""Threads that run the twin beside the event loop: Channel Access stays responsive while a frame is rendered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class TwinWorker:
-    """Three single threads: one for everything that changes or reads the twin's state, one for frames, one for preparation.
+    """Three single threads: one that changes and reads the twin's state, one for frames, one for preparation.
 
     Calls of one thread run in the order in which they were made. A frame is rendered only after the shutter and stage
     commands made before it have reached the twin (`render` sees to that).
@@ -24,7 +24,7 @@ class TwinWorker:
         self._state = ThreadPoolExecutor(1, thread_name_prefix="twin-state")
         self._frames = ThreadPoolExecutor(1, thread_name_prefix="twin-frames")
         self._preparation = ThreadPoolExecutor(1, thread_name_prefix="twin-preparation")
-        self._last: Future[object] | None = None
+        self._last: Future[Any] | None = None
         self._prepare_again = False
         self._preparing = False
 
@@ -86,7 +86,7 @@ class TwinWorker:
         self._preparing = True
         loop = asyncio.get_running_loop()
 
-        def finished(future: Future[object]) -> None:
+        def finished(future: Future[Any]) -> None:
             _log_failure(future)
             loop.call_soon_threadsafe(self._prepared, function)
 
@@ -111,6 +111,6 @@ class TwinWorker:
             executor.shutdown(wait=True, cancel_futures=False)
 
 
-def _log_failure(future: Future[object]) -> None:
+def _log_failure(future: Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         logger.error("the twin failed: %s", error, exc_info=error)

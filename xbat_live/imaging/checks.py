@@ -1,0 +1,132 @@
+"""Checks a frame must pass before its content is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xbat_live.imaging.correction import Corrector
+
+if TYPE_CHECKING:
+    from xbat_live.imaging.correction import Corrected
+
+SATURATED_FRACTION = 1e-3
+SHUTTER_CLOSED_TRANSMISSION = 0.01
+UNDEREXPOSED_TRANSMISSION = 0.03
+DEAD_ROW_RATIO = 0.1
+DEAD_ROWS = 2
+
+
+@dataclass(frozen=True)
+class FrameCheck:
+    """Result of the checks.
+
+    Attributes
+    ----------
+    ok
+        True when the frame may be analysed.
+    kind
+        ``ok``, or ``wrong shape``, ``wrong dtype``, ``nan``, ``duplicate``, ``saturated``, ``shutter closed``, ``underexposed``,
+        ``dead rows``, ``blank``.
+    reason
+        One sentence with value, unit and limit; empty when ok.
+    """
+
+    ok: bool
+    kind: str
+    reason: str
+
+
+PASSED = FrameCheck(True, "ok", "")
+
+
+def _failed(kind: str, reason: str) -> FrameCheck:
+    return FrameCheck(False, kind, reason)
+
+
+def check_raw(frame: ArrayLike, shape: tuple[int, int], *, saturation: int = 65535, previous: NDArray[np.generic] | None = None) -> FrameCheck:
+    """Check what can be seen without references.
+
+    Parameters
+    ----------
+    frame
+        Counts as read from the camera.
+    shape
+        Expected (ny, nx), px.
+    saturation
+        Full scale of the camera, counts; a frame with more than 0.1 % of its pixels there is rejected.
+    previous
+        The frame before; a bit-identical one is a duplicate (shot noise never repeats).
+    """
+    array = np.asarray(frame)
+    if array.shape != shape:
+        return _failed("wrong shape", f"frame of {array.shape} px, expected {shape} px: camera region or binning was changed")
+    if array.dtype.kind not in "uif":
+        return _failed("wrong dtype", f"frame of dtype {array.dtype}, expected integer or float counts")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return _failed("nan", f"{int((~np.isfinite(array)).sum())} px are NaN or infinite")
+    if previous is not None and previous.dtype == array.dtype and np.array_equal(previous, array):
+        return _failed("duplicate", "bit-identical to the frame before: the camera or its file handed out an old frame")
+    if array.max() >= saturation:
+        fraction = float(np.count_nonzero(array >= saturation)) / array.size
+        if fraction > SATURATED_FRACTION:
+            return _failed(
+                "saturated",
+                f"{100 * fraction:.2g} % of the pixels at full scale ({saturation} counts), limit {100 * SATURATED_FRACTION:g} %: expose less",
+            )
+    return PASSED
+
+
+def check_light(frame: NDArray[np.generic], corrected: Corrected, corrector: Corrector) -> FrameCheck:
+    """Check that beam arrived everywhere; needs a flat (without one only a frame without any light is found).
+
+    Parameters
+    ----------
+    frame
+        Counts, shape (ny, nx).
+    corrected, corrector
+        The corrected frame and what corrected it.
+    """
+    if corrector.has_flat:
+        percent = 100 * corrected.transmission
+        if corrected.transmission < SHUTTER_CLOSED_TRANSMISSION:
+            return _failed(
+                "shutter closed",
+                f"{percent:.2g} % of the flat's light, limit {100 * SHUTTER_CLOSED_TRANSMISSION:g} %: shutter closed or beam lost",
+            )
+        if corrected.transmission < UNDEREXPOSED_TRANSMISSION:
+            return _failed("underexposed", f"{percent:.2g} % of the flat's light, limit {100 * UNDEREXPOSED_TRANSMISSION:g} %: beam unstable?")
+    elif corrected.light <= 1.0:
+        return _failed("shutter closed", f"{corrected.light:.2g} counts/px above the dark: shutter closed or beam lost")
+    rows, spread = corrector.row_light(frame)
+    typical = float(np.nanmedian(rows)) if np.isfinite(rows).any() else 0.0
+    binned_spread = spread[: len(rows) * corrector.bin].reshape(len(rows), corrector.bin).min(1)
+    with np.errstate(invalid="ignore"):
+        dead = np.isfinite(rows) & ((rows < DEAD_ROW_RATIO * typical) | (binned_spread == 0))
+    count = int(dead.sum()) * corrector.bin
+    if count >= DEAD_ROWS:
+        first = int(np.flatnonzero(dead)[0]) * corrector.bin
+        return _failed("dead rows", f"about {count} rows without signal, the first near row {first}: read-out or transfer was cut short")
+    return PASSED
+
+
+def check_frame(
+    frame: ArrayLike, dark: ArrayLike, flat: ArrayLike, *, saturation: int = 65535, previous: NDArray[np.generic] | None = None
+) -> FrameCheck:
+    """Check one frame against its references, all of shape (ny, nx) in counts; `FramePipeline` does the same without repeated work.
+
+    Raises
+    ------
+    ValueError
+        When flat or dark themselves are unusable.
+    """
+    shape = np.asarray(flat).shape
+    corrector = Corrector((shape[0], shape[1]), 2)
+    corrector.set_dark(dark)
+    corrector.set_flat(flat)
+    array = np.asarray(frame)
+    raw = check_raw(array, corrector.shape, saturation=saturation, previous=previous)
+    return raw if not raw.ok else check_light(array, corrector.correct(array), corrector)
