@@ -1,7 +1,8 @@
 """Latency of the simulated IOCs, beside bare numpy + h5py in the same run.
 
 Prints: time from process start to readiness; trigger to done for 1 ms exposures of 654x678 px written to HDF5 (by put
-completion, and by the monitor of Acquire_RBV, as SafeSingleTrigger waits for it); readings taken meanwhile; lateness of the shutter watchdog meanwhile; and the same frame written with h5py alone.
+completion, and by the monitor of Acquire_RBV, as SafeSingleTrigger waits for it); readings meanwhile; lateness of the
+shutter watchdog meanwhile; and the same frame written with h5py alone.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ EXPOSURE_S = 0.001
 def summary(times_s: list[float]) -> str:
     ordered = sorted(times_s)
     p95_s = ordered[int(0.95 * (len(ordered) - 1))]
-    return f"median {statistics.median(ordered) * 1e3:6.2f} ms   p95 {p95_s * 1e3:6.2f} ms   max {ordered[-1] * 1e3:6.2f} ms"
+    median_ms, p95_ms, max_ms = (1e3 * value for value in (statistics.median(ordered), p95_s, ordered[-1]))
+    return f"median {median_ms:6.2f} ms   p95 {p95_ms:6.2f} ms   max {max_ms:6.2f} ms"
 
 
 def bare_write(directory: Path, count: int) -> list[float]:
-    """Reference: noise on a frame with numpy, SWMR write and flush with h5py."""
+    """Time the reference: noise on a frame with numpy, SWMR write and flush with h5py."""
     rng = np.random.default_rng(1)
     expected = np.full(SHAPE_YX, 20000.0, np.float32)
     times_s = []
@@ -167,7 +169,7 @@ def main() -> None:
             print("shutter watchdog: late by         ", summary(watchdog_delays(epics, prefix, 20)))
         print("bare numpy noise + h5py write     ", summary(bare_write(directory, count)))
         print(
-            f"(exposure {EXPOSURE_S * 1e3:g} ms, {SHAPE_YX[0]}x{SHAPE_YX[1]} px, {count} frames each; target 15 ms median)"
+            f"(exposure {EXPOSURE_S * 1e3:g} ms, {SHAPE_YX[0]}x{SHAPE_YX[1]} px, {count} frames; target 15 ms median)"
         )
 
 

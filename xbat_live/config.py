@@ -40,6 +40,21 @@ class ChannelAccess(_Section):
     port: int | None = Field(None, ge=1024, le=65535)
     """Server port on this machine's loopback interface, as ``xbat sim`` prints it."""
 
+    def environment(self) -> dict[str, str] | None:
+        """Return the ``EPICS_CA_*`` variables that confine Channel Access to that port, or None for those of the shell.
+
+        They are read once, when ophyd is first imported; see `xbat_live.devices.configure_channel_access`.
+        """
+        if self.port is None:
+            return None
+        return {
+            "EPICS_CA_ADDR_LIST": "127.0.0.1",
+            "EPICS_CA_AUTO_ADDR_LIST": "NO",
+            "EPICS_CA_SERVER_PORT": str(self.port),
+            "EPICS_CA_REPEATER_PORT": str(self.port + 1),
+            "EPICS_CA_MAX_ARRAY_BYTES": "20000000",
+        }
+
 
 class BeamlineSection(_Section):
     """Where the devices are."""

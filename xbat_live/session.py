@@ -54,8 +54,9 @@ class Session:
     archive: ArchiveWriter | None
 
     def plan(self) -> MsgGenerator[SeriesSummary]:
-        """Return the configured plan."""
+        """Return the configured plan, with the camera told what frames to take."""
         config, plan = self.config, self.config.plan
+        self.beamline.camera.prepare_frames(exposure_s=config.camera.exposure_s, roi=config.camera.roi)
         common: dict[str, Any] = {
             "n_points": plan.n_points,
             "period_s": plan.period_s,
@@ -126,6 +127,7 @@ def open_session(config: ExperimentConfig, *, progress: RunProgress | None = Non
         stack.callback(guard.executor.shutdown)
         # Signals are handled by the caller: bluesky's own handler only pauses and leaves the question what then.
         run_engine = RunEngine({}, context_managers=[], call_returns_result=True)
+        run_engine.subscribe(lambda name, doc: setattr(guard, "run_uid", doc["uid"]), "start")
         run_engine.subscribe(DoseBackstop(beamline.shutter.close_now, limit_gy=config.dose.limit_gy))
         run_engine.subscribe(analysis)
         if progress is not None:
@@ -146,22 +148,10 @@ def connect(config: ExperimentConfig) -> TxmBeamline:
 
 def make_beamline(config: ExperimentConfig) -> TxmBeamline:
     """Return the devices without waiting for their PVs."""
-    port = config.beamline.channel_access.port
-    configure_channel_access(None if port is None else loopback_environment(port))
+    configure_channel_access(config.beamline.channel_access.environment())
     set_default_timeouts()
     prefixes = DevicePrefixes.from_prefix(config.beamline.prefix, **config.beamline.device_prefixes)
     return build_beamline(prefixes, frame_directory=config.path(config.camera.directory))
-
-
-def loopback_environment(port: int) -> dict[str, str]:
-    """Return the ``EPICS_CA_*`` variables that confine Channel Access to one port of this machine."""
-    return {
-        "EPICS_CA_ADDR_LIST": "127.0.0.1",
-        "EPICS_CA_AUTO_ADDR_LIST": "NO",
-        "EPICS_CA_SERVER_PORT": str(port),
-        "EPICS_CA_REPEATER_PORT": str(port + 1),
-        "EPICS_CA_MAX_ARRAY_BYTES": "20000000",
-    }
 
 
 @contextmanager

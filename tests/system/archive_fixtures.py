@@ -1,18 +1,21 @@
 """A Tiled server for the whole test session, and a camera that writes real HDF5 files with three datasets."""
 
+import contextlib
 import socket
 import time
 import uuid
 from collections import deque
 from pathlib import Path
 
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
 import h5py
 import numpy as np
 import pytest
 from ophyd import Device
 from ophyd.status import DeviceStatus
 
-from xbat_live.archive import TiledServer
+from xbat_live.archive import TiledServer, connect
 
 DATASETS = {"Normal": "/entry/data/data", "FlatField": "/entry/data/flat", "Background": "/entry/data/dark"}
 STREAMS = {"primary": "Normal", "flat": "FlatField", "dark": "Background"}
@@ -38,6 +41,23 @@ def tiled_server(request, tmp_path_factory):
         server.wait_ready(90)
         request.config.stash[_SERVER] = server
     return request.config.stash[_SERVER]
+
+
+@pytest.fixture
+def client(tiled_server):
+    """A client of the session's server."""
+    with connected(tiled_server) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def connected(server):
+    """Connect, and close the connections afterwards."""
+    made = connect(server.uri, server.api_key)
+    try:
+        yield made
+    finally:
+        made.context.close()
 
 
 @pytest.fixture
@@ -130,3 +150,44 @@ class FileCamera(Device):
             self._file.close()
             self._file = None
         return super().unstage()
+
+
+def frame_plan(camera, sequence, *, readables=(), md=None, at=None):
+    """Plan: one run over `sequence` of stream names; ``"primary!"`` is a frame that gets no Event (an orphan).
+
+    `at` maps positions in the sequence to functions called there, or to plans.
+    """
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator(md=md or {})
+    def inner():
+        for position, entry in enumerate(sequence):
+            if at and position in at:
+                yield from at[position]() or ()
+            stream = entry.rstrip("!")
+            camera.frame_type = STREAMS[stream]
+            yield from bps.trigger(camera, wait=True)
+            if not entry.endswith("!"):
+                yield from bps.create(stream)
+                for device in (camera, *readables):
+                    yield from bps.read(device)
+                yield from bps.save()
+
+    return inner()
+
+
+def frames_of_events(path, sequence, stream):
+    """What the archive has to serve: the frames of `stream` in the file that have an Event, read by h5py."""
+    entries = [entry for entry in sequence if entry.rstrip("!") == stream]
+    with h5py.File(path, "r", libver="latest", swmr=True) as file:  # also a file that a crash left open
+        data = file[DATASETS[STREAMS[stream]]][:]
+    assert len(data) == len(entries)
+    return data[[not entry.endswith("!") for entry in entries]]
+
+
+def wait_for(condition, what, timeout_s=60):
+    """Wait until `condition()` is true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for: {what}"
+        time.sleep(0.02)

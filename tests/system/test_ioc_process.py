@@ -67,7 +67,8 @@ def test_clean_end_closes_shutter_and_file_and_writes_the_truth(tmp_path, way):
         ioc.put("CAM:cam1:Acquire", 1)
         ioc.put("SH:Cmd", "Open")
         ioc.put("CAM:cam1:AcquireTime", 60.0)
-        ioc.send("CAM:cam1:Acquire", 1)  # ends in the middle of an exposure
+        ioc.send("TXM:Theta", 170.0)  # ends in the middle of a move
+        ioc.send("CAM:cam1:Acquire", 1)  # and of an exposure
         ioc.eventually("CAM:cam1:Acquire_RBV", 1)
         if way.startswith("SIG"):
             os.kill(simulator.pid, getattr(signal, way))

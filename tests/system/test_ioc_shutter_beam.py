@@ -45,6 +45,17 @@ def test_open_time_counts_what_the_twin_counts(shutter):
     assert shutter.get("TRUTH:OpenTime_RBV") == pytest.approx(shutter.get("SH:OpenTime_RBV"), abs=1e-6)
 
 
+def test_counter_runs_while_the_shutter_is_open(shutter):
+    """Who dies during an exposure leaves a counter that still tells the dose."""
+    before_s = shutter.get("SH:OpenTime_RBV")
+    shutter.put("SH:Cmd", "Open")
+    deadline_s = time.monotonic() + 20
+    while shutter.get("SH:OpenTime_RBV") < before_s + 0.2:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    assert shutter.get("SH:Status", text=True) == "Open"
+
+
 def test_watchdog_closes_at_its_deadline(shutter):
     trips = shutter.get("SH:WatchdogTrips_RBV")
     shutter.watch("SH:Status")

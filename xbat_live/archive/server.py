@@ -44,7 +44,7 @@ class TiledServer:
     directory
         Folder of the archive, see `ArchiveSettings`.
     port
-        TCP port on loopback.
+        TCP port on loopback; left out: a free one.
     readable_storage
         Folders with frames.
     api_key
@@ -60,13 +60,13 @@ class TiledServer:
         self,
         directory: Path | str,
         *,
-        port: int,
+        port: int | None = None,
         readable_storage: Iterable[Path | str] = (),
         api_key: str | None = None,
     ) -> None:
         self.settings = ArchiveSettings(
             directory=Path(directory),
-            port=port,
+            port=_free_port() if port is None else port,
             readable_storage=tuple(Path(path) for path in readable_storage),
             api_key=api_key,
         )
@@ -251,6 +251,12 @@ def check_port(host: str, port: int) -> None:
             raise ArchiveError(
                 f"cannot listen on {host} port {port}: {error.strerror}; give another --host or --port"
             ) from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def child_main(arguments: list[str]) -> None:

@@ -29,7 +29,7 @@ class Callback(Protocol):
 
 
 def connect(uri: str, api_key: str | None = None) -> Any:
-    """Return a Tiled client for `uri`, with timeouts that suit a server nearby.
+    """Return a Tiled client for `uri`, with timeouts that suit a server nearby; ``client.context.close()`` ends it.
 
     Raises
     ------
@@ -37,15 +37,18 @@ def connect(uri: str, api_key: str | None = None) -> Any:
         Nothing answers there, or the key is wrong.
     """
     import httpx
-    from tiled.client import from_uri
+    from tiled.client.constructors import from_context
+    from tiled.client.context import Context
 
     local = any(f"//{host}" in uri for host in ("127.", "localhost", "[::1]"))
     if not answers(uri):  # the client itself would go on trying for 45 s
         raise ArchiveError(f"no Tiled server answers at {uri}; start it with: xbat serve")
     timeout = httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    context, path = Context.from_any_uri(uri, api_key=api_key, timeout=timeout, trust_env=not local, show_progress=False)
     try:
-        return from_uri(uri, api_key=api_key, timeout=timeout, trust_env=not local, show_progress=False)
+        return from_context(context, node_path_parts=path)
     except httpx.HTTPStatusError as error:
+        context.close()
         if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise ArchiveError(
                 f"the Tiled server at {uri} refuses the API key; the right one is in `api_key` in the archive's folder"

@@ -129,7 +129,7 @@ class ArchiveWriter:
         """Take a document. Returns at once."""
         if self._closing:
             self._lost += 1
-            self._note_error(f"a {name} document came after close() and is not archived")
+            self._note_error(f"a document ({name}) came after close() and is not archived")
             return
         self._taken += 1
         self._queue.put((name, doc))
@@ -178,9 +178,9 @@ class ArchiveWriter:
         self._abandoned = True
         self._wake()
         self._upload_thread.join(0.5)
-        if self._upload_thread.is_alive() and self._own_client and self._client is not None:
-            # It sits in one of the Tiled client's own retries: they end when their connection pool is closed.
-            self._client.context.http_client.close()
+        if self._own_client and self._client is not None:
+            # Also ends the thread when it sits in one of the Tiled client's own retries.
+            self._client.context.close()
         with self._changed:
             left = tuple([*self._given_up, *(uid for uid in self._runs if uid not in self._given_up)])
         return ArchiveReport(
@@ -221,7 +221,7 @@ class ArchiveWriter:
                 self._record(routing, name, doc)
             except Exception as error:  # a document that is lost must not stop those after it
                 self._lost += 1
-                self._note_error(f"a {name} document is not in the backup: {explain(error)}")
+                self._note_error(f"a document ({name}) is not in the backup: {explain(error)}")
         self._wake()
 
     def _record(self, routing: RunRouting, name: str, doc: dict[str, Any]) -> None:
@@ -284,7 +284,7 @@ class ArchiveWriter:
                     return
         except Exception as error:
             upload.restart()
-            if not is_transient(error) or (_is_server_error(error) and upload.attempts >= _SERVER_ERRORS_ALLOWED):
+            if not self._abandoned and not is_transient(error) or (_is_server_error(error) and upload.attempts >= _SERVER_ERRORS_ALLOWED):
                 upload.failed = explain(error)
                 self._given_up.append(upload.uid)
                 logger.exception("run %s is not archived, its documents stay in %s", upload.uid, upload.path)

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,8 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from xbat_live.callbacks import RunState
 from xbat_live.units import format_si
+
+if TYPE_CHECKING:
+    from xbat_live.callbacks import RunState
 
 _ROUTINE = {"start", "end"}
 _STYLE = {"relocate": "bold magenta", "halt": "bold red", "retake": "yellow", "keep_rejected": "yellow", "correct_drift": "cyan"}

@@ -62,7 +62,9 @@ def _minimal() -> dict[str, Any]:
 
 
 def _pv_reports(config: ExperimentConfig) -> list[Any]:
-    from xbat_live.devices import connection_report
+    from xbat_live.devices import configure_channel_access, connection_report
+
+    configure_channel_access(config.beamline.channel_access.environment())  # before anything imports ophyd
     from xbat_live.session import make_beamline
 
     return connection_report(make_beamline(config), timeout_s=config.beamline.connection_timeout_s)

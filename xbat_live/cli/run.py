@@ -58,6 +58,9 @@ def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, Serie
     ConfigError, PreflightError, BeamlineConnectionError, DoseError, Interrupted
         Before the run, or because the operator ended it.
     """
+    from xbat_live.devices import configure_channel_access
+
+    configure_channel_access(config.beamline.channel_access.environment())  # before anything imports ophyd
     from xbat_live import preflight
     from xbat_live.callbacks import RunProgress
     from xbat_live.cli.interrupt import Interrupted, run_interruptibly

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ophyd import Device, Signal
+from ophyd.device import do_not_wait_for_lazy_connection
 from ophyd.signal import EpicsSignalBase
 
 from xbat_live.devices.beam import Attenuator, IonChamber, StorageRing
@@ -270,7 +271,11 @@ def _signals(beamline: TxmBeamline) -> Iterator[EpicsSignalBase]:
 
 def _resolve(start: Any, path: str) -> Signal:
     for name in path.split("."):
-        start = getattr(start, name)
+        if isinstance(start, Device):
+            with do_not_wait_for_lazy_connection(start):  # all are waited for together
+                start = getattr(start, name)
+        else:
+            start = getattr(start, name)
     return start
 
 

@@ -16,9 +16,8 @@ from ophyd.areadetector.detectors import DetectorBase
 from ophyd.areadetector.plugins import ImagePlugin
 from ophyd.device import Staged
 from ophyd.signal import EpicsSignalRO
-from ophyd.utils import DisconnectedError
 
-from xbat_live.devices.epics import UnitsMixin
+from xbat_live.devices.epics import UnitsMixin, connection_errors
 from xbat_live.devices.file_store import FRAME_DATASETS, FrameAddress, FrameFilePlugin
 from xbat_live.devices.soft import SoftSignal
 from xbat_live.devices.trigger import TRIGGER_MARGIN_S, SafeSingleTrigger
@@ -249,14 +248,14 @@ class TxmCamera(SafeSingleTrigger, DetectorBase):
                 unstaged: list[object] = super().unstage()
                 self._restore_roi()
                 return unstaged
-            except (TimeoutError, DisconnectedError) as error:
+            except connection_errors() as error:
                 logger.error("%s: settings of %s were not restored: %s", self.name, self.prefix, error)
         elif self._staged != Staged.no:
             logger.error("%s: settings were not restored, %s is not connected", self.name, self.prefix)
         self._roi_before = None
         self._take()
         self.hdf1.forget_staging()
-        for device in (self.cam, self.hdf1, self.image, self):
+        for device in (self, *(walked for _, walked in self.walk_subdevices(include_lazy=False))):
             device._original_vals.clear()  # noqa: SLF001
             device._staged = Staged.no  # noqa: SLF001
         return [self]

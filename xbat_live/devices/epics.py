@@ -57,6 +57,20 @@ def address_list() -> str:
     return f"{text}, {'and' if automatic else 'without'} the local networks (EPICS_CA_AUTO_ADDR_LIST)"
 
 
+def connection_errors() -> tuple[type[Exception], ...]:
+    """Return what ophyd and pyepics raise when an IOC does not answer; all are an absent IOC, and none says so alone."""
+    from epics import ca
+    from ophyd.utils import DisconnectedError
+
+    return (
+        TimeoutError,
+        DisconnectedError,
+        ca.ChannelAccessException,
+        ca.ChannelAccessGetFailure,
+        ca.CASeverityException,
+    )
+
+
 def set_default_timeouts(*, connection_s: float = 5.0, read_s: float = 3.0, write_s: float = 3.0) -> None:
     """Set the timeouts of all EPICS signals made from now on; ophyd's own are 1 s, 2 s and for ever.
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from ophyd.areadetector.filestore_mixins import FileStoreHDF5, resource_factory
 from ophyd.areadetector.plugins import HDF5Plugin_V34
-from ophyd.utils import DisconnectedError
+
+from xbat_live.devices.epics import connection_errors
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +109,6 @@ class FrameFilePlugin(HDF5Plugin_V34, FileStoreHDF5):
         self._make_folder()
         try:
             super().stage()
-        except (DisconnectedError, ConnectionError):
-            raise
         except Exception as error:
             if not self._answers():
                 raise
@@ -252,7 +251,7 @@ class FrameFilePlugin(HDF5Plugin_V34, FileStoreHDF5):
             says = str(self.write_message.get(as_string=True)).strip() or "nothing"
             file = str(self.full_file_name.get()) or "(none yet)"
             exists = "" if self.file_path_exists.get() else "; the IOC does not see this folder"
-        except (TimeoutError, DisconnectedError) as error:
+        except connection_errors() as error:
             says, file, exists = f"no answer ({error})", str(self._fn), ""
         return (
             f"{self.parent.name}: {what}; file {file}, folder {self.write_path_template}{exists}; "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import ophyd
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO
 from ophyd.status import Status
@@ -145,7 +146,7 @@ class Potentiostat(UnitsMixin, Device):
             else:
                 status.set_finished()
 
-        self.cl.thread_class(target=apply, name=f"{self.name}-start", daemon=True).start()
+        ophyd.cl.thread_class(target=apply, name=f"{self.name}-start", daemon=True).start()
         return status
 
     def set(self, value: PotentiostatStep) -> Status:
@@ -166,7 +167,7 @@ class Potentiostat(UnitsMixin, Device):
         if self.stop_command.connected:
             self.stop_command.put(1, wait=False)
         else:
-            logger.error("%s: cannot be stopped, %s is not connected", self.name, self.stop_command.setpoint_pvname)
+            logger.error("%s: cannot be stopped, %s is not connected", self.name, self.prefix)
 
     def _apply(self, step: PotentiostatStep) -> None:
         for attribute, value in step.settings().items():

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO
 from ophyd.status import DeviceStatus
-from ophyd.utils import DisconnectedError
 
-from xbat_live.devices.epics import UnitsMixin
+from xbat_live.devices.epics import UnitsMixin, connection_errors
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class FastShutter(UnitsMixin, Device):
         """True unless the shutter is known to be closed: moving, unknown and disconnected count as open."""
         try:
             return not self.status.connected or str(self.status.get()) != "Closed"
-        except (TimeoutError, DisconnectedError):
+        except connection_errors():
             return True
 
     def set(self, value: str) -> DeviceStatus:
@@ -112,9 +111,7 @@ class FastShutter(UnitsMixin, Device):
             False when there is no connection: the command could not be sent, and the log says so.
         """
         if not self.command.connected:
-            logger.critical(
-                "%s: cannot be closed, %s is not connected; close it by hand", self.name, self.command.setpoint_pvname
-            )
+            logger.critical("%s: cannot be closed, %s is not connected; close it by hand", self.name, self.prefix)
             return False
         try:
             self.command.put("Close", wait=False, connection_timeout=0.1)

@@ -9,7 +9,7 @@ from typing import Any
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsMotor
 from ophyd.status import MoveStatus
-from ophyd.utils import LimitError
+from ophyd.utils import DisconnectedError, LimitError
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ class TxmMotor(EpicsMotor):
 
     def __init__(self, prefix: str = "", **kwargs: Any) -> None:
         super().__init__(prefix, **kwargs)
+        self._move_status: MoveStatus | None = None
         self.motor_done_move.subscribe(self._connection_changed, event_type=self.motor_done_move.SUB_META, run=False)
 
     def check_value(self, pos: float) -> None:
@@ -48,7 +49,14 @@ class TxmMotor(EpicsMotor):
     def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
         """Move to `position` in the motor's unit, after `check_value`."""
         self.check_value(position)
-        return super().move(position, wait=wait, **kwargs)
+        self._move_status = status = super().move(position, wait=False, **kwargs)
+        if wait:
+            try:
+                status.wait()
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+        return status
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the motion; without a connection there is only something to log, so that a clean-up gets on."""
@@ -62,7 +70,11 @@ class TxmMotor(EpicsMotor):
         if not connected and self._moving:
             logger.error("%s: connection to %s lost during a move", self.name, self.prefix)
             self._moving: bool = False
-            self._done_moving(success=False)
+            self._reset_sub(self._SUB_REQ_DONE)
+            if self._move_status is not None and not self._move_status.done:
+                self._move_status.set_exception(
+                    DisconnectedError(f"{self.name}: connection to {self.prefix} lost during a move")
+                )
 
 
 class TxmStage(Device):

@@ -13,6 +13,8 @@ from ophyd.device import Staged
 from ophyd.status import DeviceStatus
 from ophyd.utils import DisconnectedError
 
+from xbat_live.devices.epics import connection_errors
+
 logger = logging.getLogger(__name__)
 
 TRIGGER_MARGIN_S = 5.0
@@ -82,6 +84,9 @@ class SafeSingleTrigger(TriggerBase):
             if not self._acquisition_signal.connected:
                 raise self._lost()
             self.after_acquisition()
+        except connection_errors() as error:  # libca completes the put of a lost circuit before it reports the loss
+            logger.debug("acquisition failed", exc_info=True)
+            status.set_exception(DisconnectedError(f"{self._lost()} ({error})"))
         except Exception as error:
             logger.debug("acquisition failed", exc_info=True)
             status.set_exception(error)

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from xbat_live.dose.beam import Beam, check_flux
 from xbat_live.dose.cross_sections import check_model
 from xbat_live.dose.exposure import (
@@ -146,16 +144,10 @@ class DoseAccount:
             if patch is None:
                 return UNLIMITED
             now, added = self._map.on_sample(patch)
-            hit = added > 0
-            if not hit.any():
+            if not added.any():
                 return UNLIMITED
-            if self._gate.exceeds(Prospect(0.0, 0.0, 0.0, self.rate_gy_s(request))):
-                return 0
-            room_gy = self._gate.room_gy
-            if math.isinf(room_gy):
-                return UNLIMITED
-            left = float(np.min((room_gy - now[hit]) / added[hit]))
-        return max(0, math.floor(min(left, float(2**53))))
+            left = self._gate.repeats(now, added, self.rate_gy_s(request))
+        return UNLIMITED if math.isinf(left) else int(left)
 
     @property
     def lowest_limit_gy(self) -> float | None:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xbat_live.dose.exposure import DoseRefused, ExposureRequest
+import numpy as np
+
+from xbat_live.dose.exposure import DoseRefused, ExposureRequest, FloatArray
 from xbat_live.dose.limits import WARN_FRACTIONS, DoseLimit, format_gy
 
 
@@ -115,6 +117,13 @@ class Gate:
     def exceeds(self, prospect: Prospect) -> bool:
         """Return True when the exposure would exceed a limit that refuses."""
         return any(not self._would_be(limit, prospect) <= limit.value for limit in self._binding)
+
+    def repeats(self, now_gy: FloatArray, added_gy: FloatArray, rate_gy_s: float) -> float:
+        """Return how many times an exposure that adds `added_gy` to `now_gy`, same shape, may follow; maybe infinity."""
+        if self.exceeds(Prospect(0.0, 0.0, 0.0, rate_gy_s)):
+            return 0.0
+        hit = added_gy > 0
+        return max(0.0, float(np.floor(np.min((self.room_gy - now_gy[hit]) / added_gy[hit]))))
 
     def _would_be(self, limit: DoseLimit, prospect: Prospect) -> float:
         return self.allowance * (prospect.after_gy if limit.limit_gy is not None else prospect.rate_gy_s)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from xbat_live.dose.profiles import shift_bilinear
-
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -127,10 +125,16 @@ class DoseGrid:
             Pixels that were touched.
         """
         row, column, offset_x, offset_y = self.locate(x_um, y_um)
-        shifted = shift_bilinear(kernel_per_cm2, offset_y / self.pixel_um, offset_x / self.pixel_um)
-        window = self.place(row, column, shifted.shape)
-        self.add(window, shifted * gray_cm2)
-        return window
+        part_y, part_x = abs(offset_y) / self.pixel_um, abs(offset_x) / self.pixel_um
+        next_row, next_column = row + (1 if offset_y > 0 else -1), column + (1 if offset_x > 0 else -1)
+        touched = Window(0, 0, 0, 0)
+        for to_row, weight_y in ((row, 1 - part_y), (next_row, part_y)):
+            for to_column, weight_x in ((column, 1 - part_x), (next_column, part_x)):
+                if weight_x * weight_y > 0:
+                    window = self.place(to_row, to_column, kernel_per_cm2.shape)
+                    self.add(window, kernel_per_cm2 * (weight_x * weight_y * gray_cm2))
+                    touched = touched.union(window)
+        return touched
 
     @staticmethod
     def place(row: int, column: int, shape: tuple[int, ...]) -> Window:

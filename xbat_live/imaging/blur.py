@@ -100,9 +100,10 @@ def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:
     seen = np.stack([pair.frame.power.ravel()[used], pair.cross.ravel()[used], pair.reference.power.ravel()[used]])
     n_frame, n_reference = max(pair.frame.noise, 1e-30), max(pair.reference.noise, 1e-30)
     scale = n_reference
-    seen, n_frame, n_reference = seen / scale, n_frame / scale, 1.0
+    seen, n_frame = seen / scale, n_frame / scale
+    n_reference_bins = np.ones_like(seen[0]) if pair.reference.floor is None else pair.reference.floor.ravel()[used] / scale
     # Signal of a bin is known beforehand from all directions at its frequency: at low dose single bins are mostly noise.
-    expected = np.repeat(np.maximum(window.radial_mean(pair.reference) / scale - 1, 0.005), N_ANGULAR)[used]
+    expected = np.repeat(np.maximum(window.radial_mean(pair.reference.signal()) / scale, 0.005), N_ANGULAR)[used]
     signal = expected.copy()
     # gain, s_xx, s_xy, s_yy, floor of the frame, floor of the reference, likeness
     start = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.93])
@@ -112,7 +113,7 @@ def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:
     for _ in range(iterations):
         transfer = np.exp(np.clip(p[0] - 2 * np.pi**2 * (p[1:4] @ quadratic), -15, 4))
         like = float(np.clip(p[6], 0.3, MOST_ALIKE))
-        floor_f, floor_r = n_frame * np.exp(p[4]), n_reference * np.exp(p[5])
+        floor_f, floor_r = n_frame * np.exp(p[4]), n_reference_bins * np.exp(p[5])
         a, b, d = signal * transfer**2 + floor_f, like * signal * transfer, signal + floor_r
         determinant = a * d - b * b
         ip, iq, ir = d / determinant, -b / determinant, a / determinant
@@ -126,7 +127,7 @@ def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:
                 by_transfer,
                 *(-2 * np.pi**2 * q * by_transfer for q in quadratic),
                 np.stack([zero + floor_f, zero, zero]),
-                np.stack([zero, zero, zero + floor_r]),
+                np.stack([zero, zero, floor_r]),
                 np.stack([zero, signal * transfer, zero]),
             ]
         )
@@ -169,7 +170,7 @@ def fit_alone(frame: PolarPower, window: CropWindow, correlation: float) -> Kern
     harmonics = np.stack([np.cos(2 * angle), np.sin(2 * angle), np.cos(4 * angle), np.sin(4 * angle)])
     growth = np.stack([fx2 - fy2, 2 * fxy])
     radial_basis = np.equal.outer(np.arange(n_radial), row).astype(float)
-    radial = np.log(np.maximum(window.radial_mean(frame) - unit, 1e-3 * unit))
+    radial = np.log(np.maximum(window.radial_mean(frame.power) - unit, 1e-3 * unit))
     basis = np.vstack([radial_basis, harmonics, -4 * np.pi**2 * growth])
 
     def model(p: Float) -> tuple[Float, Float]:

@@ -47,7 +47,14 @@ def _failed(kind: str, reason: str) -> FrameCheck:
     return FrameCheck(False, kind, reason)
 
 
-def check_raw(frame: ArrayLike, shape: tuple[int, int], *, saturation: int = 65535, previous: NDArray[np.generic] | None = None) -> FrameCheck:
+def check_raw(
+    frame: ArrayLike,
+    shape: tuple[int, int],
+    *,
+    saturation: int = 65535,
+    previous_rows: NDArray[np.generic] | None = None,
+    stride: int = 1,
+) -> FrameCheck:
     """Check what can be seen without references.
 
     Parameters
@@ -58,8 +65,8 @@ def check_raw(frame: ArrayLike, shape: tuple[int, int], *, saturation: int = 655
         Expected (ny, nx), px.
     saturation
         Full scale of the camera, counts; a frame with more than 0.1 % of its pixels there is rejected.
-    previous
-        The frame before; a bit-identical one is a duplicate (shot noise never repeats).
+    previous_rows, stride
+        Every `stride`-th row of the frame before; bit-identical ones mean a duplicate (shot noise never repeats).
     """
     array = np.asarray(frame)
     if array.shape != shape:
@@ -68,7 +75,7 @@ def check_raw(frame: ArrayLike, shape: tuple[int, int], *, saturation: int = 655
         return _failed("wrong dtype", f"frame of dtype {array.dtype}, expected integer or float counts")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return _failed("nan", f"{int((~np.isfinite(array)).sum())} px are NaN or infinite")
-    if previous is not None and previous.dtype == array.dtype and np.array_equal(previous, array):
+    if previous_rows is not None and previous_rows.dtype == array.dtype and np.array_equal(previous_rows, array[::stride]):
         return _failed("duplicate", "bit-identical to the frame before: the camera or its file handed out an old frame")
     if array.max() >= saturation:
         fraction = float(np.count_nonzero(array >= saturation)) / array.size
@@ -128,5 +135,5 @@ def check_frame(
     corrector.set_dark(dark)
     corrector.set_flat(flat)
     array = np.asarray(frame)
-    raw = check_raw(array, corrector.shape, saturation=saturation, previous=previous)
+    raw = check_raw(array, corrector.shape, saturation=saturation, previous_rows=previous)
     return raw if not raw.ok else check_light(array, corrector.correct(array), corrector)

@@ -24,6 +24,7 @@ SEARCH_PX = 10
 """Half width, binned px, of the correlation surface searched around the coarse shift."""
 LEAST_OVERLAP = 0.3
 MARGIN_FRACTION = 0.1
+MOST_AVERAGED = 8
 SYSTEMATIC_PX = 0.004
 """Unbinned px added in quadrature to every sigma: interpolation and window errors that the residual phases do not show."""
 
@@ -55,8 +56,10 @@ class PairShift:
         Polar power of the same material in both (for the blur screen).
     cross
         Real part of the cross-spectrum at the shift, in polar bins.
+    static_power
+        Power per mode of the noise that both share through the flat.
     spectrum
-        The frame's, turned back by the shift onto the reference; None when the crop was not the central one.
+        The frame's, turned back by the shift onto the reference.
     """
 
     shift_yx: Float
@@ -66,6 +69,7 @@ class PairShift:
     frame: PolarPower
     reference: PolarPower
     cross: Float
+    static_power: float
     spectrum: Complex2D | None
     window: CropWindow
     mode_correlation: float
@@ -80,6 +84,8 @@ class _Central:
     polar: PolarPower
     mode_correlation: float
     averaged: int = 1
+    # Mean phase of the sensor-fixed noise in the averaged spectrum; None means one (a single frame).
+    static_phase: Complex2D | None = None
 
 
 class Keyframe:
@@ -106,6 +112,27 @@ class Keyframe:
         self.coarse: Float2D | None = None
         self.coarse_spectrum: Complex2D | None = None
         self.central: _Central | None = None
+
+    def absorb(self, pair: PairShift) -> None:
+        """Average a sharp frame of the same material into the cached spectrum.
+
+        Up to `MOST_AVERAGED` frames: less noise for registration and blur; then frozen, so that the template cannot walk away.
+        """
+        central = self.central
+        if central is None or pair.spectrum is None or pair.reference is not central.polar or central.averaged >= MOST_AVERAGED:
+            return
+        window = pair.window
+        central.averaged += 1
+        share = np.float32(1 / central.averaged)
+        central.spectrum = central.spectrum + (pair.spectrum - central.spectrum) * share
+        if central.static_phase is None:
+            central.static_phase = np.ones(central.spectrum.shape, np.complex64)
+        # Aligned on the sample, noise of the flat moves from frame to frame: it averages out at high frequencies first.
+        central.static_phase += (window.phase(pair.shift_yx) - central.static_phase) * share
+        polar = window.polar(central.spectrum)
+        kept = central.static_phase.real**2 + central.static_phase.imag**2
+        static = pair.static_power * (window.polar_mean(kept) - float(kept[window.noise_index].mean()))
+        central.polar = PolarPower(polar.power, polar.noise, np.maximum(polar.noise + static, polar.noise))
 
 
 class ShiftEngine:
@@ -135,6 +162,8 @@ class ShiftEngine:
         crop = [fast_even_length(int(n * (1 - 2 * MARGIN_FRACTION))) for n in binned_shape]
         self.central = CropWindow((crop[0], crop[1]), bin_factor, workers)
         self.margin = ((binned_shape[0] - crop[0]) // 2, (binned_shape[1] - crop[1]) // 2)
+        self.static_ratio: float | None = None
+        """Share of a frame's noise that is the flat's; set to None when the flat changes."""
         self._windows: OrderedDict[tuple[int, int], CropWindow] = OrderedDict()
         coarse = (binned_shape[0] // COARSE, binned_shape[1] // COARSE)
         self.coarse_shape = coarse
@@ -244,7 +273,19 @@ class ShiftEngine:
             reference = _Central(shape, spectrum, window.polar(spectrum), mode_correlation(shape))
             corner = (start[0] + whole[0], start[1] + whole[1])
         spectrum = window.transform(od, corner, reference.window)
-        return _subpixel(window, reference, spectrum, window.polar(spectrum), whole, search=search)
+        return self._subpixel(window, reference, spectrum, whole, search=search)
+
+    def _static_power(self, cross: Complex2D, pattern: Complex2D, noise: float, window: CropWindow, *, apart: bool) -> float:
+        """Return the power of the noise shared through the flat: coherent with `pattern` above the signal."""
+        seen, model = cross[window.noise_index], pattern[window.noise_index]
+        ratio = float(np.vdot(model, seen).real) / max(float(np.vdot(model, model).real), 0.05 * len(seen)) / noise
+        ratio = float(np.clip(ratio, 0.0, 0.9))
+        if apart:
+            # Only at a shift of its own can it be told from fine structure of the sample; it stays the same until the next flat.
+            self.static_ratio = ratio if self.static_ratio is None else 0.8 * self.static_ratio + 0.2 * ratio
+        elif self.static_ratio is not None:
+            ratio = self.static_ratio
+        return ratio * noise
 
     def _window(self, size: tuple[int, int]) -> CropWindow:
         if size not in self._windows:
@@ -254,81 +295,76 @@ class ShiftEngine:
         self._windows.move_to_end(size)
         return self._windows[size]
 
+    def _subpixel(
+        self, window: CropWindow, reference: _Central, spectrum: Complex2D, whole: tuple[int, int], *, search: bool
+    ) -> PairShift | None:
+        polar = window.polar(spectrum)
+        cross = spectrum * reference.spectrum.conj()
+        fy, fx = window.fy, window.fx
+        # Noise of the flat is one pattern fixed to the sensor: in these crops it moved by -whole. Its power is measured above the signal.
+        pattern = window.phase(np.array(whole, float))
+        if reference.static_phase is not None:
+            pattern *= reference.static_phase.conj()
+        static = self._static_power(cross, pattern, polar.noise, window, apart=max(abs(whole[0]), abs(whole[1])) >= 2)
+        cross -= np.float32(static) * pattern
+        weight = _signal_to_noise_weight(window, polar, reference.polar)
+        if not weight.any():
+            return None
+        weighted = cross * weight
+        at = np.zeros(2)
+        if search:
+            half = weighted / window.multiplicity
+            surface = fft.irfft2(half, window.shape, workers=window.workers)
+            reach = [min(SEARCH_PX, n // 4) for n in window.shape]
+            near = np.roll(surface, reach, (0, 1))[: 2 * reach[0] + 1, : 2 * reach[1] + 1]
+            peak = np.unravel_index(int(near.argmax()), near.shape)
+            at = np.array([float(peak[0] - reach[0]), float(peak[1] - reach[1])])
+        height = gradient = None
+        hessian = np.eye(2)
+        for _ in range(5):
+            turned = weighted * window.phase(at)
+            real, imaginary = turned.real, turned.imag
+            by_row, by_column = real.sum(1), real.sum(0)
+            height = float(by_row.sum())
+            gradient = -2 * np.pi * np.array([float(fy @ imaginary.sum(1)), float(fx @ imaginary.sum(0))])
+            cross_term = float(fy @ (real @ fx))
+            hessian = (2 * np.pi) ** 2 * np.array([[float(fy**2 @ by_row), cross_term], [cross_term, float(fx**2 @ by_column)]])
+            if np.linalg.det(hessian) <= 0 or hessian[0, 0] <= 0:
+                return None  # no maximum here
+            step = np.linalg.solve(hessian, gradient)
+            length = float(np.abs(step).max())
+            at = at + step * min(1.0, 1.0 / max(length, 1e-12))
+            if length < 1e-3:
+                break
+        assert height is not None
+        square = imaginary * imaginary
+        spread = (2 * np.pi) ** 2 * np.array(
+            [[fy**2 @ square.sum(1), fy @ (square @ fx)], [fy @ (square @ fx), fx**2 @ square.sum(0)]], np.float64
+        )
+        inverse = np.linalg.inv(hessian)
+        shared = reference.mode_correlation
+        covariance = inverse @ spread @ inverse * shared + np.eye(2) * (SYSTEMATIC_PX / window.bin) ** 2
+        total = float((np.abs(weighted) ** 2).sum())
+        significance = height / max(np.sqrt(shared * total / 2), 1e-30)
+        powers = float((weight * (spectrum.real**2 + spectrum.imag**2)).sum()), float(
+            (weight * (reference.spectrum.real**2 + reference.spectrum.imag**2)).sum()
+        )
+        coherence = height / max(np.sqrt(powers[0] * powers[1]), 1e-30)
+        back = window.phase(at)
+        cross *= back
+        spectrum *= back
+        return PairShift(
+            at + np.array(whole, float), covariance, float(significance), float(np.clip(coherence, 0, 1)), polar, reference.polar,
+            window.polar_mean(cross.real), static, spectrum, window, shared,
+        )
+
 
 def _signal_to_noise_weight(window: CropWindow, frame: PolarPower, reference: PolarPower) -> Float2D:
     """Hannan-Thomson weight ``c / (1 - c) / |G|`` per mode from the radial spectra, c the squared coherence."""
-    p_frame, p_reference = window.radial_mean(frame), window.radial_mean(reference)
-    signal = np.maximum(p_frame - frame.noise, 0) * np.maximum(p_reference - reference.noise, 0)
+    p_frame, p_reference = window.radial_mean(frame.power), window.radial_mean(reference.power)
+    signal = np.maximum(window.radial_mean(frame.signal()), 0) * np.maximum(window.radial_mean(reference.signal()), 0)
     coherence = np.clip(signal / np.maximum(p_frame * p_reference, 1e-30), 0, 0.98)
     coherence[coherence < 1e-3] = 0
     radial = coherence / (1 - coherence) / np.sqrt(np.maximum(p_frame * p_reference, 1e-30))
     weight: Float2D = (radial.astype(np.float32)[window.radial_index] * window.multiplicity) * window.usable
     return weight
-
-
-def _subpixel(
-    window: CropWindow, reference: _Central, spectrum: Complex2D, polar: PolarPower, whole: tuple[int, int], *, search: bool
-) -> PairShift | None:
-    cross = spectrum * reference.spectrum.conj()
-    fy, fx = window.fy, window.fx
-    turn = np.float32(2 * np.pi)
-    if whole != (0, 0):
-        # Noise of the flat is one pattern fixed to the sensor: in these crops it moved by -whole. Its power is measured above the signal.
-        static_y, static_x = np.exp(1j * turn * fy * np.float32(whole[0])), np.exp(1j * turn * fx * np.float32(whole[1]))
-        iy, ix = window.noise_index
-        static = float((cross[iy, ix] * np.conj(static_y[iy] * static_x[ix])).real.mean())
-        if static > 0:
-            cross -= np.float32(static) * static_y[:, None] * static_x[None, :]
-    weight = _signal_to_noise_weight(window, polar, reference.polar)
-    if not weight.any():
-        return None
-    weighted = cross * weight
-    at = np.zeros(2)
-    if search:
-        half = weighted / window.multiplicity
-        surface = fft.irfft2(half, window.shape, workers=window.workers)
-        reach = [min(SEARCH_PX, n // 4) for n in window.shape]
-        near = np.roll(surface, reach, (0, 1))[: 2 * reach[0] + 1, : 2 * reach[1] + 1]
-        peak = np.unravel_index(int(near.argmax()), near.shape)
-        at = np.array([float(peak[0] - reach[0]), float(peak[1] - reach[1])])
-    height = gradient = None
-    hessian = np.eye(2)
-    for _ in range(5):
-        phase_y, phase_x = np.exp(1j * turn * fy * np.float32(at[0])), np.exp(1j * turn * fx * np.float32(at[1]))
-        turned = weighted * phase_y[:, None]
-        turned *= phase_x[None, :]
-        real, imaginary = turned.real, turned.imag
-        by_row, by_column = real.sum(1), real.sum(0)
-        height = float(by_row.sum())
-        gradient = -2 * np.pi * np.array([float(fy @ imaginary.sum(1)), float(fx @ imaginary.sum(0))])
-        cross_term = float(fy @ (real @ fx))
-        hessian = (2 * np.pi) ** 2 * np.array([[float(fy**2 @ by_row), cross_term], [cross_term, float(fx**2 @ by_column)]])
-        if np.linalg.det(hessian) <= 0 or hessian[0, 0] <= 0:
-            return None  # no maximum here
-        step = np.linalg.solve(hessian, gradient)
-        length = float(np.abs(step).max())
-        at = at + step * min(1.0, 1.0 / max(length, 1e-12))
-        if length < 1e-3:
-            break
-    assert height is not None
-    square = imaginary * imaginary
-    spread = (2 * np.pi) ** 2 * np.array(
-        [[fy**2 @ square.sum(1), fy @ (square @ fx)], [fy @ (square @ fx), fx**2 @ square.sum(0)]], np.float64
-    )
-    inverse = np.linalg.inv(hessian)
-    shared = reference.mode_correlation
-    covariance = inverse @ spread @ inverse * shared + np.eye(2) * (SYSTEMATIC_PX / window.bin) ** 2
-    total = float((np.abs(weighted) ** 2).sum())
-    significance = height / max(np.sqrt(shared * total / 2), 1e-30)
-    powers = float((weight * (spectrum.real**2 + spectrum.imag**2)).sum()), float(
-        (weight * (reference.spectrum.real**2 + reference.spectrum.imag**2)).sum()
-    )
-    coherence = height / max(np.sqrt(powers[0] * powers[1]), 1e-30)
-    phase_y, phase_x = np.exp(1j * turn * fy * np.float32(at[0])), np.exp(1j * turn * fx * np.float32(at[1]))
-    back = phase_y[:, None] * phase_x[None, :]
-    cross *= back
-    spectrum *= back
-    return PairShift(
-        at + np.array(whole, float), covariance, float(significance), float(np.clip(coherence, 0, 1)), polar, reference.polar,
-        window.polar_mean(cross.real), spectrum, window, shared,
-    )

@@ -41,10 +41,17 @@ class PolarPower:
         Mean power per mode, shape (n_radial, n_angular), float64.
     noise
         Power per mode in the band above the signal: shot noise, the flat's included.
+    floor
+        Noise in every bin, shape of `power`, where it is not the same everywhere (averaged spectra); None: `noise`.
     """
 
     power: Float
     noise: float
+    floor: Float | None = None
+
+    def signal(self) -> Float:
+        """Return the power above the noise, may be negative."""
+        return self.power - (self.noise if self.floor is None else self.floor)
 
 
 class CropWindow:
@@ -119,6 +126,14 @@ class CropWindow:
         spectrum *= np.float32(1 / np.sqrt(crop.size))
         return spectrum
 
+    def phase(self, shift_yx: Float) -> Complex2D:
+        """Return ``exp(2 pi i f . shift)`` for a shift in binned px, shape of a spectrum."""
+        turn = 2 * np.pi
+        by_row = np.exp(1j * turn * float(shift_yx[0]) * self.fy).astype(np.complex64)
+        by_column = np.exp(1j * turn * float(shift_yx[1]) * self.fx).astype(np.complex64)
+        phase: Complex2D = by_row[:, None] * by_column[None, :]
+        return phase
+
     def polar(self, spectrum: Complex2D) -> PolarPower:
         """Return the power of a spectrum in polar bins, with its noise floor."""
         power = spectrum.real**2 + spectrum.imag**2
@@ -129,9 +144,9 @@ class CropWindow:
         """Return the mean of a map over modes in each polar bin, shape (n_radial, n_angular)."""
         return self._binned(values) / np.maximum(self.modes, 1)
 
-    def radial_mean(self, polar: PolarPower) -> Float:
-        """Return the mean over angle, shape (n_radial,)."""
-        return (polar.power * self.modes).sum(1) / np.maximum(self.modes.sum(1), 1)
+    def radial_mean(self, values: Float) -> Float:
+        """Return the mean over angle of values in polar bins, shape (n_radial,)."""
+        return (values * self.modes).sum(1) / np.maximum(self.modes.sum(1), 1)
 
 
 def mode_correlation(window: Float2D) -> float:

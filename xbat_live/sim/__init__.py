@@ -1,4 +1,4 @@
-"""Digital twin of the beamline: one seeded physical model (`Twin`), and the EPICS servers in front of it (`server`, `iocs`).
+"""Digital twin of the beamline: a seeded physical model (`Twin`), and EPICS servers in front of it (`server`, `iocs`).
 
 Tests and demonstrations only: no analysis code may read its truth.
 """

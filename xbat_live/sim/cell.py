@@ -1,4 +1,4 @@
-"""The operando cell around the electrode: what its layers take from the beam, and the dose a photon leaves in the active material."""
+"""The operando cell around the electrode: what its layers take from the beam, and the dose a photon leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Cell"]
 
 
 class Cell:
-    """Layer stack of the twin, read from the dose presets when first needed (cross sections take most of a second to import).
+    """Layer stack of the twin, read from the dose presets when first needed (cross sections import slowly).
 
     Parameters
     ----------

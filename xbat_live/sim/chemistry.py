@@ -1,6 +1,6 @@
 """Electrochemistry of the twin: potentiostat, open-circuit voltage, local state of charge, damage by dose.
 
-State of charge is 0 lithiated (discharged) and 1 delithiated (charged). Current is positive while charging. Time is twin time.
+State of charge is 0 lithiated (discharged) and 1 delithiated (charged). Current is positive on charge. Twin time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def open_circuit_voltage(soc: float) -> float:
 
 
 def overpotential(c_rate: float) -> float:
-    """Overpotential in V at `c_rate` (1/h, positive = charge): Butler-Volmer with symmetric transfer, plus a series resistance."""
+    """Return the overpotential in V at `c_rate` (1/h, positive = charge): symmetric Butler-Volmer plus a resistance."""
     return _KINETIC_V * math.asinh(c_rate / (2 * _EXCHANGE_C_RATE)) + _OHMIC_V_PER_C * c_rate
 
 
@@ -72,7 +72,7 @@ class Electrode:
         return float(self.soc.mean())
 
     def charge(self, delta_soc: float, rate_factor: npt.NDArray[np.float64]) -> None:
-        """Pass charge: the mean changes by exactly `delta_soc` as long as it stays within 0..1; slow cells take less of it.
+        """Pass charge: the mean changes by exactly `delta_soc` (within 0..1); slow cells take less of it.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class Electrode:
         self.soc = np.clip(self.soc + (target - float(self.soc.mean())), 0.0, 1.0)
 
     def relax(self, duration_s: float, rate_factor: npt.NDArray[np.float64]) -> None:
-        """Let cells exchange lithium for `duration_s` without current: each tends to the mean, slowly where the rate factor is small."""
+        """Let cells exchange lithium for `duration_s`: all tend to the mean, slowly where the rate factor is small."""
         weight = rate_factor * -math.expm1(-duration_s / _RELAXATION_S)
         total = float(weight.mean())
         if total <= 0.0:
@@ -288,7 +288,7 @@ class Potentiostat:
             self._current_ma = 0.0
 
     def _current_for(self, voltage_v: float) -> float:
-        """Current in mA that puts the cell at `voltage_v`: bisection of a monotonic function."""
+        """Return the current in mA that puts the cell at `voltage_v`: bisection of a monotonic function."""
         wanted = voltage_v - open_circuit_voltage(self._electrode.mean_soc)
         low, high = -_MAX_C_RATE, _MAX_C_RATE
         for _ in range(50):

@@ -21,7 +21,7 @@ _POOL = 1 << 20
 
 @cache
 def _poisson_table() -> npt.NDArray[np.uint8]:
-    """Quantiles of Poisson distributions: row = level (1/16 photon), column = 12-bit uniform draw; uint8 (1024, 4096)."""
+    """Return Poisson quantiles, uint8 (1024, 4096): row = level (1/16 photon), column = uniform draw."""
     draws = (np.arange(1 << _DRAW_BITS) + 0.5) / (1 << _DRAW_BITS)
     counts = np.arange(160)
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])
@@ -35,15 +35,15 @@ def _poisson_table() -> npt.NDArray[np.uint8]:
 
 @cache
 def _normal_pool() -> _Float32:
-    """Standard normal numbers to draw windows from: read noise needs no fresh ones."""
+    """Return standard normal numbers to draw windows from: read noise needs no fresh ones."""
     return np.random.Generator(np.random.SFC64(20)).standard_normal(_POOL, dtype=np.float32)
 
 
 def poisson(mean: _Float32, rng: np.random.Generator) -> _Float32:
     """Poisson numbers for means up to 64, float32 of the same shape.
 
-    A table gives the number for the mean rounded down to 1/16; the rest (< 1/16) adds one with its own probability, as sums of
-    Poisson numbers are Poisson. Means above 64 fall back on a Gaussian.
+    A table gives the number for the mean rounded down to 1/16; the rest (< 1/16) adds one with its own probability, as
+    sums of Poisson numbers are Poisson. Means above 64 fall back on a Gaussian.
     """
     shape = mean.shape
     level = np.minimum(mean * _LEVELS_PER_PHOTON, _TABLE_PHOTONS * _LEVELS_PER_PHOTON - 1)

@@ -1,7 +1,7 @@
 """Channel Access isolation: which environment keeps one simulated beamline on loopback and on its own ports.
 
-Nothing here imports caproto or pyepics: both read ``EPICS_*`` (caproto's server also ``CAPROTO_SERVER_*``) when they are
-imported or first used, so these values have to be in ``os.environ`` before that.
+Nothing here imports caproto or pyepics: both read ``EPICS_*`` (caproto's server also
+``CAPROTO_SERVER_*``) when they are imported or first used, so these values have to be in ``os.environ`` before that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class PortTakenError(RuntimeError):
 
     def __init__(self, port: int) -> None:
         super().__init__(
-            f"port {port} is taken on {LOOPBACK} (TCP or UDP): another xbat sim? Stop it or give another port with --port"
+            f"port {port} is taken on {LOOPBACK} (TCP or UDP): another xbat sim? Stop it or use another --port"
         )
         self.port = port
 

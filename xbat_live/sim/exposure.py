@@ -83,7 +83,7 @@ class DoseTruth:
         self.version = 0
 
     def deposit(self, centre_yx_um: tuple[float, float], open_s: float, flux_ph_s: float, gy_cm2: float) -> None:
-        """Add the dose of `open_s` seconds of beam centred on `centre_yx_um` (sample coordinates); negative takes back."""
+        """Add the dose of `open_s` s of beam centred on `centre_yx_um` (sample coordinates); negative takes back."""
         along_y = self._beam.along("y", self.y_um - centre_yx_um[0])
         along_x = self._beam.along("x", self.x_um - centre_yx_um[1])
         rows, columns = (np.flatnonzero(profile > 1e-9 * max(profile.max(), 1e-300)) for profile in (along_y, along_x))

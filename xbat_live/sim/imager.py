@@ -16,7 +16,7 @@ from xbat_live.sim.render import ElectrodeScene, SceneState, Transmission
 from xbat_live.sim.settings import TwinSettings
 from xbat_live.sim.truth import Roi
 
-__all__ = ["Imager", "RecordedImager", "Shot", "SimulatedImager"]
+__all__ = ["Imager", "RecordedImager", "Shot", "SimulatedImager", "make_imager"]
 
 _Float32 = npt.NDArray[np.float32]
 
@@ -105,7 +105,7 @@ class SimulatedImager:
             expose_counts(np.full_like(sample, level), np.ones_like(sample), sample, 1.0, np.random.default_rng(0))
 
     def _photons(self, state: SceneState, shot: Shot) -> _Float32:
-        """Expected detected photons per (binned) pixel."""
+        """Return the expected detected photons per (binned) pixel."""
         beam_photons = np.float32(self._settings.flux_ph_s * shot.relative_flux * shot.open_s)
         image = self._scene.transmission(state, shot.roi)
         if shot.vibration.extent_px > 0:
@@ -118,7 +118,7 @@ class SimulatedImager:
         return cached[3] * beam_photons
 
     def _flat_share(self, shot: Shot) -> _Float32:
-        """Detected photons per pixel and photon of the beam, without sample."""
+        """Return detected photons per pixel and photon of the beam, without sample."""
         if self._flat is None or self._flat[0] != shot.roi or self._beam_moved(self._flat[1], shot):
             pixel_um, roi = self._settings.pixel_size_um, shot.roi
             axes = [
@@ -142,13 +142,14 @@ class SimulatedImager:
         return moved_um > _BEAM_TOLERANCE_PX * self._settings.pixel_size_um
 
     def _sensor_maps(self, shot: Shot) -> tuple[_Float32, _Float32, _Float32]:
-        """Gain, offset and dark current of the region, binned on the chip: one offset per read pixel, summed charge."""
+        """Return gain, offset and dark current of the region, binned on the chip: one offset per read pixel."""
         if self._sensor is None or self._sensor[:2] != (shot.roi, shot.bin_yx):
             gain, offset = (
                 bin_mean(crop(m, shot.roi), shot.bin_yx) for m in (self._pattern.gain, self._pattern.offset)
             )
             current = bin_sum(crop(self._pattern.dark_current, shot.roi), shot.bin_yx)
-            self._sensor = (shot.roi, shot.bin_yx, *(np.ascontiguousarray(m) for m in (gain, offset, current)))
+            gain, offset, current = (np.ascontiguousarray(m) for m in (gain, offset, current))
+            self._sensor = (shot.roi, shot.bin_yx, gain, offset, current)
         return self._sensor[2:]
 
 
@@ -199,4 +200,21 @@ class RecordedSceneLike(Protocol):
     def counts(
         self, transmission: _Float32, state: SceneState, roi: Roi, open_time_s: float, rng: np.random.Generator | None
     ) -> _Float32:
-        """Counts without dark; no fresh noise when `rng` is None."""
+        """Return counts without dark; no fresh noise when `rng` is None."""
+
+
+def make_imager(settings: TwinSettings, cell: Cell, beam: BeamProfile) -> tuple[TwinSettings, Imager]:
+    """Return the camera that `settings` ask for, and the settings with its sensor and pixel size.
+
+    Raises
+    ------
+    ValueError
+        `settings.frames` cannot be played; the message names the file and what was expected.
+    """
+    if settings.frames is None:
+        return settings, SimulatedImager(settings, cell, beam)
+    from xbat_live.sim.playback import RecordedFrames, RecordedScene, scene_settings
+
+    frames = RecordedFrames(settings.frames)
+    settings = scene_settings(settings, frames)
+    return settings, RecordedImager(settings, RecordedScene(settings, frames))

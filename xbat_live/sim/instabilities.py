@@ -147,7 +147,7 @@ def vibration_of_frame(settings: TwinSettings, sample_index: int) -> Vibration:
 
 
 class Breathing:
-    """Displacement of the electrode's material with state of charge: smooth waves of 5 to 9 um, which average out over a field.
+    """Displacement of the material with state of charge: smooth waves of 5 to 9 um, averaging out over a field.
 
     The displacement is ``breathing_px * (soc - 0.5) * pattern`` with a pattern of unit peak, in px of content shift.
     """
@@ -169,7 +169,7 @@ class Breathing:
         return self._amplitude_px * (soc - 0.5)
 
     def pattern(self, y_um: npt.NDArray[np.floating], x_um: npt.NDArray[np.floating]) -> tuple[_Float32, _Float32]:
-        """Return the pattern (y, x), each float32 (len(y_um), len(x_um)), at sample coordinates in um; about unit peak."""
+        """Return the pattern (y, x), float32 (len(y_um), len(x_um)) each, at sample coordinates in um; unit peak."""
         components = []
         for ky, kx, phase in zip(self._ky, self._kx, self._phase, strict=True):
             along_y = np.outer(y_um, ky) + phase

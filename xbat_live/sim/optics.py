@@ -1,4 +1,4 @@
-"""Beam, flat field and sensor pattern: super-Gaussian spot with the structure of its condenser, dust, scratches, pixel gain, dark pattern."""
+"""Beam, flat field and sensor: super-Gaussian spot with structure, dust, scratches, pixel gain, dark pattern."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DUST_STREAM = 41
 _SENSOR_STREAM = 43
 _STRUCTURE_WAVES = 14
 _STRUCTURE_REL = 0.04
-_DUST_SPECKS = 45
+_DUST_SPECKS_PER_PX = 45 / 1024**2
 
 
 class BeamProfile:
@@ -54,7 +54,7 @@ class BeamProfile:
         return np.exp(-np.minimum(exponent, 700.0)) / integral_um
 
     def density(self, y_um: _Floats, x_um: _Floats) -> _Float32:
-        """Photon density in 1/um2 per photon of the beam, float32 (len(y_um), len(x_um)), at distances from the beam centre."""
+        """Return photons per um2 and beam photon, float32 (len(y_um), len(x_um)), at distances from its centre."""
         along_y = np.outer(y_um, self._ky) + self._phase
         along_x = np.outer(x_um, self._kx)
         left = np.hstack([np.sin(along_y), np.cos(along_y)]).astype(np.float32)
@@ -88,7 +88,7 @@ class SensorPattern:
         rng = seeded(self._settings.seed, _DUST_STREAM)
         depth = np.zeros(self._shape, np.float32)
         rows, columns = self._shape
-        for _ in range(_DUST_SPECKS):
+        for _ in range(max(3, round(_DUST_SPECKS_PER_PX * rows * columns))):
             cy, cx = rng.uniform(0, rows), rng.uniform(0, columns)
             radius, weight, ring = rng.lognormal(1.9, 0.6), rng.uniform(0.03, 0.16), rng.random() < 0.3
             reach = 2.5 * radius + 4

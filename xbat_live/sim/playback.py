@@ -1,4 +1,4 @@
-"""Real recorded frames in place of the rendered electrode: transmission from sample and reference frames, moved with the stage."""
+"""Real recorded frames in place of the rendered electrode: transmission from sample and reference frames."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RecordedFrames:
         return np.clip((rate + floor) / (mean + floor), 0.0, 4.0).astype(np.float32)
 
     def reference_rate(self, energy_ev: float, draw: int) -> _Float32:
-        """One reference frame in counts/s at the recorded energy nearest to `energy_ev`, chosen by the number `draw`."""
+        """Return a reference frame in counts/s at the recorded energy nearest to `energy_ev`, chosen by `draw`."""
         group = _nearest(self._references, energy_ev)
         if not group:
             return self._mean_reference(self.sample_group(energy_ev)[0])
@@ -77,7 +77,7 @@ class RecordedFrames:
 
     @cached_property
     def counts_per_photon(self) -> float:
-        """Gain estimated from two frames of the same scene: half the variance of their difference over their mean; 1 if there are no two."""
+        """Gain from two frames of one scene: half the variance of their difference over their mean; 1 without two."""
         group = _nearest(self._references, self.samples[0].energy_ev)
         if len(group) < 2:
             return 1.0
@@ -181,12 +181,12 @@ class RecordedScene:
     def counts(
         self, transmission: _Float32, state: SceneState, roi: Roi, open_time_s: float, rng: np.random.Generator | None
     ) -> _Float32:
-        """Counts without dark, float32: `transmission` times a recorded reference frame drawn by `rng`, scaled to the open time.
+        """Return counts without dark, float32: `transmission` times a reference frame drawn by `rng`, scaled in time.
 
         Without `rng` the first reference frame is taken and no noise is added.
 
-        `open_time_s` includes the attenuator and the ring current relative to their nominal values. When the scaled exposure is
-        shorter than the recorded one, the photon noise that scaling has averaged away is put back.
+        `open_time_s` includes the attenuator and the ring current relative to their nominal values. When the scaled
+        exposure is shorter than the recorded one, the photon noise that scaling has averaged away is put back.
         """
         reference = self._frames.reference_rate(state.energy_ev, 0 if rng is None else int(rng.integers(0, 1 << 30)))
         counts = reference[roi.min_y : roi.min_y + roi.size_y, roi.min_x : roi.min_x + roi.size_x] * transmission
@@ -216,13 +216,13 @@ class RecordedScene:
 
 
 def _mirror(index: npt.NDArray[np.intp], length: int) -> npt.NDArray[np.intp]:
-    """Indices of a sequence continued by its mirror images."""
+    """Return indices of a sequence continued by its mirror images."""
     index = index % (2 * length)
     return np.where(index < length, index, 2 * length - 1 - index)
 
 
 def scene_settings(settings: TwinSettings, frames: RecordedFrames) -> TwinSettings:
-    """Settings with the sensor and, where the recording tells it, the pixel size of `frames`."""
+    """Return settings with the sensor and, where the recording tells it, the pixel size of `frames`."""
     rows, columns = frames.shape
     pixel_um = frames.pixel_size_um or settings.pixel_size_um
     return replace(settings, sensor_yx=(rows, columns), pixel_size_um=pixel_um)

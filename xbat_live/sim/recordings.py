@@ -1,4 +1,4 @@
-"""Finding and reading recorded frames: Xradia ``.xrm``/``.txrm`` (OLE), TIFF, HDF5. Headers first, pixels when needed."""
+"""Find and read recorded frames: Xradia ``.xrm``/``.txrm`` (OLE), TIFF, HDF5. Headers first, pixels when needed."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Recording:
 def find_recordings(path: Path) -> list[Recording]:
     """List the frames in a file, or in the files of a directory in order of name.
 
-    References are files with ``ref`` or ``flat`` as a word of their name, or HDF5 ``/exchange/data_white``. Frames of a pixel size
-    other than the most common one (overviews, mosaics) are left out with a warning.
+    References are files with ``ref`` or ``flat`` as a word of their name, or HDF5 ``/exchange/data_white``. Frames of a
+    pixel size other than the most common one (overviews, mosaics) are left out with a warning.
 
     Raises
     ------
@@ -114,10 +114,14 @@ def find_recordings(path: Path) -> list[Recording]:
     for recording in kept:
         if recording.shape != shape:
             raise ValueError(
-                f"{recording.file}: frame of {recording.shape[0]}x{recording.shape[1]} px, expected {shape[0]}x{shape[1]} px"
+                f"{recording.file}: frame of {_size(recording.shape)}, expected {_size(shape)}"
                 f" (rows x columns) as in {kept[0].file.name}; play frames of one shape from one directory"
             )
     return kept
+
+
+def _size(shape: tuple[int, int]) -> str:
+    return f"{shape[0]}x{shape[1]} px"
 
 
 def _same_pixel(size_um: float | None, usual_um: float | None) -> bool:

@@ -1,6 +1,6 @@
 """From maps in sample coordinates to transmission on the sensor: sub-pixel exact, in cached stages.
 
-1. window of the sample's maps around the field, blurred by the zone plate, displaced by breathing, as a spectrum (per field and state);
+1. window of the sample's maps around the field: blurred by the zone plate, moved by breathing (per field and state);
 2. phase ramp to the true position, Beer-Lambert with the local state of charge (per position);
 3. vibration, as a factor on the spectrum of the transmission (per blurred frame).
 
@@ -41,7 +41,7 @@ _CRACK_PER_CYCLE = 0.3
 
 @dataclass(frozen=True)
 class SceneState:
-    """What a noise-free image depends on: field centre (y, x) in sample um, optics, electrochemistry, number of the sample frame."""
+    """What a noise-free image depends on: field centre (y, x) in sample um, optics, electrochemistry, sample frame."""
 
     position_yx_um: tuple[float, float]
     energy_ev: float
@@ -77,7 +77,7 @@ class Scene(Protocol):
     """What the camera looks at."""
 
     def transmission(self, state: SceneState, roi: Roi) -> Transmission:
-        """Return the transmission on `roi` of the sensor; the same object as long as `state` is unchanged within tolerances."""
+        """Return the transmission on `roi`; the same object while `state` is unchanged within tolerances."""
 
 
 def _fast_length(length: int) -> int:
@@ -157,7 +157,7 @@ class ShiftedWindow:
         return fits and abs(dy) <= _MARGIN_PX and abs(dx) <= _MARGIN_PX
 
     def read(self, first_yx_px: tuple[float, float]) -> _Float32:
-        """The window shifted so that its pixel (PAD_PX, PAD_PX) is at `first_yx_px`."""
+        """Return the window shifted so that its pixel (PAD_PX, PAD_PX) is at `first_yx_px`."""
         import scipy.fft
 
         dy, dx = self._offset(first_yx_px)
@@ -265,12 +265,12 @@ class ElectrodeScene:
     def _attenuation(
         self, state: SceneState, y_um: npt.NDArray[np.floating], x_um: npt.NDArray[np.floating]
     ) -> tuple[_Float32, bool]:
-        """Attenuation of the oxide in 1/um on the window, or one number where it does not depend on the state of charge."""
+        """Return the attenuation of the oxide in 1/um on the window, (1, 1) where it does not depend on the charge."""
         if self._oxide is None:
             self._oxide = NickelOxide()
         values = self._oxide.mu_per_um(state.energy_ev, np.linspace(0.0, 1.0, 33))
         if np.ptp(values) < 1e-3 * values.mean():
-            return np.float32(np.interp(state.soc_mean, np.linspace(0, 1, 33), values)), False  # type: ignore[return-value]
+            return np.full((1, 1), np.interp(state.soc_mean, np.linspace(0, 1, 33), values), np.float32), False
         cells = np.interp(state.soc_map, np.linspace(0.0, 1.0, 33), values)
         sizes = (self._settings.sample_size_um[1], self._settings.sample_size_um[0])
         weights = [
@@ -312,8 +312,8 @@ class ElectrodeScene:
     ) -> _Float32:
         """Thickness in um on a window: cracks open, zone-plate blur, displaced by breathing.
 
-        The displacement ``t(x - u(x))`` is a Taylor series in u of the band-limited map: derivatives are exact in Fourier space,
-        and its order follows the largest displacement.
+        The displacement ``t(x - u(x))`` is a Taylor series in u of the band-limited map: derivatives are exact in
+        Fourier space, and its order follows the largest displacement.
         """
         import scipy.fft
 

@@ -1,7 +1,7 @@
-"""The electrode: overlapping polydisperse NMC spheres with cracks in a porous matrix, as maps of projected NMC thickness.
+"""The electrode: overlapping polydisperse NMC spheres with cracks in a porous matrix, as maps of projected thickness.
 
-The map lives on the pixel grid in sample coordinates (index ``j`` is at ``j * pixel_size_um``) and is generated in tiles where the beam
-goes. Its samples define a band-limited function, so any sub-pixel position can be rendered exactly by a phase ramp.
+The map lives on the pixel grid in sample coordinates (index ``j`` is at ``j * pixel_size_um``) and is made in tiles
+where the beam goes. Its samples define a band-limited function: a phase ramp renders any sub-pixel position.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_CRACKS = 4
 
 @dataclass(frozen=True)
 class Particles:
-    """Secondary particles: centres and radii in um, and per particle cracks (offset/radius, direction, width in um, depth 0..1)."""
+    """Secondary particles: centres and radii in um; cracks (offset/radius, direction, width in um, depth 0..1)."""
 
     y_um: npt.NDArray[np.floating]
     x_um: npt.NDArray[np.floating]
@@ -90,7 +90,7 @@ class ElectrodeSample:
         return thickness, cracks
 
     def coverage(self, y_um: npt.NDArray[np.floating], x_um: npt.NDArray[np.floating]) -> tuple[_Float32, _Float32]:
-        """Outline of the cell as (rows, columns) factors, 0 outside, 1 inside, edge 0.1 um wide; cover = rows[:, None] * columns."""
+        """Return the outline as factors of rows and columns: 0 outside, 1 inside, edge 0.1 um; their product covers."""
         rows, columns = (
             np.clip((half - np.abs(axis)) / 0.1 + 0.5, 0.0, 1.0).astype(np.float32)
             for half, axis in zip(self._half_um, (y_um, x_um), strict=True)
@@ -156,7 +156,7 @@ class ElectrodeSample:
         grains, matrix, wavy = (t[np.ix_(index_y % t.shape[0], index_x % t.shape[1])] for t in self._textures())
         for i in self._touching(y_um, x_um):
             self._add_particle(i, (y_um, x_um), wavy, thickness, cracks)
-        # Pores of a projected thickness t scatter as sqrt(t); between particles lie binder and debris of broken particles.
+        # Pores along a thickness t scatter as sqrt(t); between particles lie binder and debris of broken particles.
         inside = np.sqrt(thickness)
         thickness += 0.23 * inside * grains
         thickness += np.maximum(matrix - 0.1, 0.0) * (0.8 / (1.0 + inside))
@@ -207,7 +207,7 @@ class ElectrodeSample:
 def _texture(
     rng: np.random.Generator, size: int, scales: tuple[tuple[float, float], ...], pixels_per_um: float, sharpness: float
 ) -> _Float32:
-    """Periodic random field (size, size) of unit rms from Gaussian-filtered noise at `scales` (sigma um, weight), squashed to grains."""
+    """Periodic random field (size, size) of unit rms: noise at `scales` (sigma um, weight), squashed to grains."""
     import scipy.fft
 
     fy = scipy.fft.fftfreq(size)[:, None]

@@ -41,8 +41,8 @@ def run_simulator(
 ) -> None:
     """Serve the simulated beamline in this process until SIGTERM, SIGINT or a put to ``TWIN:Shutdown``.
 
-    Sets the Channel Access environment of this process. On the way out the shutter closes, the HDF5 file is closed and the
-    truth files are written.
+    Sets the Channel Access environment of this process. On the way out the shutter closes, the HDF5 file is closed and
+    the truth files are written.
 
     Parameters
     ----------
@@ -73,7 +73,6 @@ def run_simulator(
     from .twin import Twin
 
     serve(
-        settings,
         prefix=prefix,
         port=port,
         work_directory=work_directory,
@@ -84,7 +83,7 @@ def run_simulator(
 
 
 def _die_with_parent(parent_pid: int) -> None:
-    """Ask for SIGHUP at the parent's death. It also comes when only the thread that started us ends: the host checks."""
+    """Ask for SIGHUP at the parent's death. It also comes when just the forking thread ends; the host checks."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the event loop handles it
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0) != 0:

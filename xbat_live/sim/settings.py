@@ -1,6 +1,6 @@
 """Settings of the digital twin: one frozen record, built in code or from a TOML file.
 
-A plain dataclass and not a pydantic model: the simulator has to answer within three seconds of being started, imports included.
+A plain dataclass and not a pydantic model: the simulator has to answer within three seconds of its start, with imports.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class TwinSettings:
     energy_ev, time_scale
         Starting photon energy and twin seconds per laboratory second.
     vibration_probability, vibration_extent_px, vibration_line_fraction
-        Share of sample frames blurred by vibration; range of the blur extent in px (``sqrt(12)`` times its standard deviation,
-        the length of the equivalent line); share of them with a line kernel, the others swing sinusoidally.
+        Share of sample frames blurred by vibration; range of the blur extent in px (``sqrt(12)`` times its standard
+        deviation, the length of the equivalent line); share of them with a line kernel, the others swing sinusoidally.
     drift_um_per_min_yx
         Drift of the sample in um per minute of twin time (y, x).
     jitter_um_yx, backlash_um
@@ -57,7 +57,8 @@ class TwinSettings:
     saturation_counts
         Full scale of the camera.
     cell_preset, active_layer, active_material
-        Layer stack in front of and behind the electrode, its active layer and material (`xbat_live.dose` presets).
+        Layer stack of the cell, its active layer and material (`xbat_live.dose` presets). They decide about dose and
+        the layers around the electrode; the electrode in the images is NMC622.
     damage_threshold_gy
         Dose in the active material (attenuation model) above which kinetics slow down by ``exp(-(D/threshold - 1))``.
     capacity_mah, initial_soc
@@ -88,7 +89,7 @@ class TwinSettings:
     ring_lifetime_h: float = 10.0
     ring_top_up_min: float = 10.0
     beam_drift_um: float = 0.15
-    i0_na_per_ph_s: float = 8e-10
+    i0_na_per_ph_s: float = 1e-8
     detection_efficiency: float = 0.6
     counts_per_photon: float = 8.0
     dark_counts: float = 100.0
@@ -143,7 +144,7 @@ class TwinSettings:
 
     @classmethod
     def load(cls, file: Path) -> TwinSettings:
-        """Read a TOML file; keys stand at its top level or in a table ``[twin]``. A relative `frames` is relative to the file.
+        """Read a TOML file: keys at its top level or in a table ``[twin]``. A relative `frames` starts at the file.
 
         Raises
         ------

@@ -40,8 +40,8 @@ class FrameTruth:
         Stage read-back, drift, and position error of the motors (repositioning and backlash):
         ``x_um = stage_x_um + jitter_x_um - drift_x_um``.
     blur_extent_px, blur_angle_deg, blurred
-        Vibration: ``sqrt(12)`` times the standard deviation of the motion in unbinned px (the full length of a line kernel);
-        direction from +columns towards +rows, -90..90 deg.
+        Vibration: ``sqrt(12)`` times the standard deviation of the motion in unbinned px (the full length of a line
+        kernel); direction from +columns towards +rows, -90..90 deg.
     photons_per_px
         Mean detected photons per (binned) pixel, before noise.
     """
@@ -87,7 +87,7 @@ class TruthLog:
         self.frames.append(truth)
 
     def write(self, directory: Path, maps: Mapping[str, npt.ArrayLike]) -> None:
-        """Write ``truth.jsonl`` (a line per frame) and ``truth_dose.npz`` (`maps`) into `directory`, each in one rename.
+        """Write ``truth.jsonl`` (a line per frame) and ``truth_dose.npz`` (`maps`) into `directory`, each by renaming.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 """The digital twin: one seeded physical model behind all process variables of the simulated beamline.
 
-No Channel Access here. Every method may be called from any thread: short state changes hold one lock, rendering another, so that
-reading a value never waits for an image.
+No Channel Access here. Methods may be called from any thread: short state changes hold one lock, rendering another,
+so that reading a value never waits for an image.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from xbat_live.sim.cell import Cell
 from xbat_live.sim.chemistry import Electrode, Potentiostat, damage_rate_factor
+from xbat_live.sim.clock import TwinClock
 from xbat_live.sim.exposure import DoseTruth, ShutterLog
-from xbat_live.sim.imager import Imager, RecordedImager, Shot, SimulatedImager
+from xbat_live.sim.imager import Shot, make_imager
 from xbat_live.sim.instabilities import Vibration, beam_offset_um, drift_um, ring_current_ma, seeded, vibration_of_frame
 from xbat_live.sim.optics import BeamProfile
 from xbat_live.sim.render import SceneState
@@ -59,15 +60,13 @@ class Twin:
         self._clock = clock
         self._cell = Cell(settings)
         self._beam = BeamProfile(settings)
-        self.settings, self._imager = self._make_imager(settings)
-        self._scale = settings.time_scale
-        self._reference_s = clock()
-        self._twin_base_s = 0.0
+        self.settings, self._imager = make_imager(settings, self._cell, self._beam)
+        self._time = TwinClock(clock, settings.time_scale)
         self._stage = StageModel(self.settings)
         self._energy_ev = settings.energy_ev
         self._attenuation = 1.0
         self._shutter = ShutterLog()
-        self._settled_s = self._reference_s
+        self._settled_s = clock()
         self._dose = DoseTruth(settings, self._beam)
         self._damage: tuple[int, npt.NDArray[np.float64]] | None = None
         self._electrode = Electrode(
@@ -82,15 +81,6 @@ class Twin:
             self._electrode, settings.capacity_mah, self.twin_time_s, self._rate_factor, self._lock
         )
 
-    def _make_imager(self, settings: TwinSettings) -> tuple[TwinSettings, Imager]:
-        if settings.frames is None:
-            return settings, SimulatedImager(settings, self._cell, self._beam)
-        from xbat_live.sim.playback import RecordedFrames, RecordedScene, scene_settings
-
-        frames = RecordedFrames(settings.frames)
-        settings = scene_settings(settings, frames)
-        return settings, RecordedImager(settings, RecordedScene(settings, frames))
-
     @property
     def sensor_yx(self) -> tuple[int, int]:
         """Rows and columns of the sensor."""
@@ -104,23 +94,14 @@ class Twin:
     def twin_time_s(self) -> float:
         """Twin time in s: the integral of the time scale over laboratory time since the start."""
         with self._lock:
-            return self._twin_at(self._clock())
+            return self._time.at(self._clock())
 
     def set_time_scale(self, scale: float) -> None:
-        """Twin seconds per laboratory second from now on.
-
-        Raises
-        ------
-        ValueError
-            Negative or not finite.
-        """
-        if not 0 <= scale < math.inf:
-            raise ValueError(f"time scale {scale}: must be a finite number >= 0 (twin seconds per second)")
+        """Twin seconds per laboratory second from now on; see `TwinClock.set_scale`."""
         with self._lock:
-            now_s = self._clock()
-            self._settle(now_s)
-            self._twin_base_s = self._twin_at(now_s)
-            self._reference_s, self._scale = now_s, scale
+            self._settle(self._clock())
+            self.potentiostat.advance()
+            self._time.set_scale(scale)
 
     def set_stage(self, axis: str, position: float, moving: bool) -> None:
         """Take over the read-back of a stage axis ("x", "y", "z" in um, "theta" in deg).
@@ -160,13 +141,13 @@ class Twin:
             self._attenuation = float(transmission)
 
     def open_shutter(self, at_s: float) -> None:
-        """The shutter was opened at clock time `at_s`."""
+        """Note that the shutter was opened at clock time `at_s`."""
         with self._lock:
             if self._shutter.open(at_s):
                 self._settled_s = at_s
 
     def close_shutter(self, at_s: float) -> None:
-        """The shutter was closed at clock time `at_s`."""
+        """Note that the shutter was closed at clock time `at_s`."""
         with self._lock:
             if self._shutter.opened_at_s is not None:
                 at_s = max(at_s, self._shutter.opened_at_s)
@@ -195,12 +176,12 @@ class Twin:
         return ring_current_ma(self.settings, self.twin_time_s())
 
     def drift_um(self) -> tuple[float, float]:
-        """True drift (x, y), um."""
+        """Return the true drift (x, y), um."""
         y_um, x_um = drift_um(self.settings, self.twin_time_s())
         return x_um, y_um
 
     def position_um(self) -> tuple[float, float]:
-        """True sample coordinate (x, y) under the field centre, um."""
+        """Return the true sample coordinate (x, y) under the field centre, um."""
         with self._lock:
             y_um, x_um = self._sample_yx(self._stage.true_yx_um, self._clock())
             return x_um, y_um
@@ -212,7 +193,7 @@ class Twin:
             return self._dose.peak_gy()
 
     def dose_map(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """True dose in Gy (ny, nx) and its axes y_um, x_um in sample coordinates."""
+        """Return the true dose in Gy (ny, nx) and its axes y_um, x_um in sample coordinates."""
         with self._lock:
             self._settle(self._clock())
             return self._dose.dose_gy.copy(), self._dose.y_um, self._dose.x_um
@@ -226,7 +207,7 @@ class Twin:
     def expose(
         self, start_s: float, end_s: float, roi: Roi, bin_yx: tuple[int, int] = (1, 1), frame_type: str = "Normal"
     ) -> Frame:
-        """Return the frame of an exposure from `start_s` to `end_s` (clock): photons arrive only while the shutter was open.
+        """Return the frame of an exposure from `start_s` to `end_s` (clock): photons arrive while the shutter was open.
 
         Parameters
         ----------
@@ -235,8 +216,8 @@ class Twin:
         bin_yx
             Binning on the chip (rows, columns); the frame has ``size // bin`` pixels.
         frame_type
-            areaDetector frame type, for the truth; what is seen follows from stage and shutter. Frames of type "Normal" with beam
-            count as sample frames, whose number decides about vibration.
+            areaDetector frame type, for the truth; what is seen follows from stage and shutter. Frames of type "Normal"
+            with beam count as sample frames, whose number decides about vibration.
 
         Raises
         ------
@@ -254,9 +235,9 @@ class Twin:
             vibration = vibration_of_frame(self.settings, index) if is_sample else NO_MOTION
             if motion.extent_px > vibration.extent_px:
                 vibration = motion
-            shot = self._shot(roi, bin_yx, start_s, end_s, open_s, vibration)
+            shot = self._shot((roi, bin_yx), (start_s, end_s), open_s, vibration)
             state = self._scene_state(self._sample_yx(stage_yx, end_s), max(index, 0))
-            truth = self._frame_truth(shot, state, frame_type, index, stage_yx, end_s)
+            truth = self._frame_truth(shot, state, (frame_type, index), stage_yx, end_s)
             self._frames_taken += 1
             self._request = (roi, bin_yx)
         with self._render_lock:
@@ -269,21 +250,21 @@ class Twin:
     def expected_counts(
         self, roi: Roi, open_s: float = 1.0, bin_yx: tuple[int, int] = (1, 1)
     ) -> npt.NDArray[np.float32]:
-        """Noise-free counts without dark of an exposure of `open_s` seconds at the present state, float32 (rows, columns)."""
+        """Return noise-free counts without dark of an exposure of `open_s` s at the present state, float32."""
         self._check_region(roi, bin_yx)
         with self._lock:
             now_s = self._clock()
-            shot = self._shot(roi, bin_yx, now_s - open_s, now_s, open_s, NO_MOTION)
+            shot = self._shot((roi, bin_yx), (now_s - open_s, now_s), open_s, NO_MOTION)
             state = self._scene_state(self._sample_yx(self._stage.true_yx_um, now_s), self._sample_frames)
         with self._render_lock:
             return self._imager.expected_counts(state, shot)
 
     def prepare(self) -> None:
-        """Render the noise-free image at the present position, so that the next exposure with the last region and binning is quick."""
+        """Render the noise-free image at the present position: the next exposure of the same region is quick then."""
         self._cell.dose_per_fluence(self._energy_ev)  # the first call imports the cross sections: not under the lock
         with self._lock:
             now_s = self._clock()
-            shot = self._shot(*self._request, now_s - 1.0, now_s, 1.0, NO_MOTION)
+            shot = self._shot(self._request, (now_s - 1.0, now_s), 1.0, NO_MOTION)
             state = self._scene_state(self._sample_yx(self._stage.true_yx_um, now_s), self._sample_frames)
         with self._render_lock:
             self._imager.prepare(state, shot)
@@ -308,19 +289,16 @@ class Twin:
             }
         self._log.write(Path(directory), maps)
 
-    def _twin_at(self, clock_s: float) -> float:
-        return self._twin_base_s + (clock_s - self._reference_s) * self._scale
-
     def _sample_yx(self, stage_yx: tuple[float, float], clock_s: float) -> tuple[float, float]:
         """Sample coordinate (y, x) under the field centre: true stage position minus drift."""
-        drift_y, drift_x = drift_um(self.settings, self._twin_at(clock_s))
+        drift_y, drift_x = drift_um(self.settings, self._time.at(clock_s))
         return stage_yx[0] - drift_y, stage_yx[1] - drift_x
 
     def _relative_flux(self, clock_s: float) -> float:
-        return self._attenuation * ring_current_ma(self.settings, self._twin_at(clock_s)) / self.settings.ring_ma
+        return self._attenuation * ring_current_ma(self.settings, self._time.at(clock_s)) / self.settings.ring_ma
 
     def _settle(self, now_s: float, from_yx: tuple[float, float] | None = None) -> None:
-        """Deposit the dose of the time since the last call, along a straight way from `from_yx` where the stage moved."""
+        """Deposit the dose since the last call, along a straight way from `from_yx` where the stage moved."""
         start_s, self._settled_s = self._settled_s, now_s
         if self._shutter.opened_at_s is None or now_s == start_s:
             return
@@ -332,7 +310,7 @@ class Twin:
         for i in range(steps):
             share = (i + 0.5) / steps
             at_s = start_s + share * (now_s - start_s)
-            beam = beam_offset_um(self.settings, self._twin_at(at_s))
+            beam = beam_offset_um(self.settings, self._time.at(at_s))
             centre = [a + share * (b - a) + o for a, b, o in zip(*ends, beam, strict=True)]
             flux = self.settings.flux_ph_s * self._relative_flux(at_s)
             self._dose.deposit((centre[0], centre[1]), (now_s - start_s) / steps, flux, gy_cm2)
@@ -344,15 +322,15 @@ class Twin:
         return self._damage[1]
 
     def _shot(
-        self, roi: Roi, bin_yx: tuple[int, int], start_s: float, end_s: float, open_s: float, vibration: Vibration
+        self, region: tuple[Roi, tuple[int, int]], interval_s: tuple[float, float], open_s: float, vibration: Vibration
     ) -> Shot:
-        middle_s = (start_s + end_s) / 2
-        beam = beam_offset_um(self.settings, self._twin_at(middle_s))
+        """Exposure of `region` (with binning) within `interval_s` (clock) at the present flux."""
+        middle_s = sum(interval_s) / 2
+        beam = beam_offset_um(self.settings, self._time.at(middle_s))
         return Shot(
             self._frames_taken,
-            roi,
-            bin_yx,
-            max(end_s - start_s, 0.0),
+            *region,
+            max(interval_s[1] - interval_s[0], 0.0),
             open_s,
             self._relative_flux(middle_s),
             beam,
@@ -373,16 +351,17 @@ class Twin:
         )
 
     def _frame_truth(
-        self, shot: Shot, state: SceneState, frame_type: str, index: int, stage_yx: tuple[float, float], end_s: float
+        self, shot: Shot, state: SceneState, kind: tuple[str, int], stage_yx: tuple[float, float], end_s: float
     ) -> FrameTruth:
-        twin_s = self._twin_at(end_s)
+        """Truth of a frame of type and sample index `kind`; its photons are known after rendering."""
+        twin_s = self._time.at(end_s)
         drift_y, drift_x = drift_um(self.settings, twin_s)
         return FrameTruth(
             frame_number=shot.number,
-            sample_index=index,
+            sample_index=kind[1],
             time_unix=time.time(),
             twin_time_s=twin_s,
-            frame_type=frame_type,
+            frame_type=kind[0],
             x_um=state.position_yx_um[1],
             y_um=state.position_yx_um[0],
             stage_x_um=self._stage.readback["x"],

@@ -1,8 +1,9 @@
-"""Attenuation of the active material near the Ni K edge: tabulated cross sections with a near-edge shape that follows the state of charge."""
+"""Attenuation of the active material near the Ni K edge: tables and a near-edge shape by state of charge."""
 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,10 @@ _CM_PER_UM = 1e-4
 
 
 def normalised_xanes(energy_ev: float, soc: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Normalised Ni K absorption (0 before, about 1 far above the edge) at `energy_ev` for states of charge `soc` (any shape).
+    """Return the normalised Ni K absorption (0 before, 1 far above the edge) at `energy_ev` for `soc` (any shape).
 
-    Step, pre-edge peak, white line and a damped oscillation, all moving by `EDGE_SHIFT_EV` between state of charge 0 and 1.
+    Step, pre-edge peak, white line and a damped oscillation, all moving by `EDGE_SHIFT_EV` between state of charge 0
+    and 1.
     """
     soc = np.asarray(soc, dtype=np.float64)
     above = energy_ev - (EDGE_EV + EDGE_SHIFT_EV * soc)
@@ -34,12 +36,12 @@ def normalised_xanes(energy_ev: float, soc: npt.ArrayLike) -> npt.NDArray[np.flo
 class NickelOxide:
     """LiNi0.6Mn0.2Co0.2O2: linear attenuation in 1/um with the near-edge shape on its Ni step.
 
-    Cross sections: xraydb (Elam). Below the Ni edge the Ni table is continued by a power law; the difference of both above it
-    is the step that the normalised shape multiplies. More than 400 eV above the edge the table holds as it is.
+    Cross sections: xraydb (Elam). Below the Ni edge the Ni table is continued by a power law; the difference of both
+    above it is the step that the normalised shape multiplies. More than 400 eV above the edge the table holds as it is.
     """
 
     DENSITY_G_CM3 = 4.7
-    COMPOSITION = {"Li": 1.0, "Ni": 0.6, "Mn": 0.2, "Co": 0.2, "O": 2.0}
+    COMPOSITION: ClassVar[dict[str, float]] = {"Li": 1.0, "Ni": 0.6, "Mn": 0.2, "Co": 0.2, "O": 2.0}
 
     def __init__(self) -> None:
         from xbat_live.dose import (

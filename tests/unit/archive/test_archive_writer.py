@@ -89,13 +89,13 @@ def test_hopeless_document_is_counted_and_hurts_nobody(writer, name, doc, reason
 def test_reason_of_a_lost_document_is_logged(writer, caplog):
     writer("event", {"descriptor": "?", "data": {"x": np.zeros(2)}})
     writer.close(timeout_s=10)
-    assert "an event document is not in the backup" in caplog.text.replace("a event", "an event")
+    assert "a document (event) is not in the backup: LookupError" in caplog.text
 
 
 def test_documents_after_close_do_not_raise(writer):
     writer.close(timeout_s=5)
     writer("start", {"uid": "late", "time": 0.0})
-    assert writer.last_error == "a start document came after close() and is not archived"
+    assert writer.last_error == "a document (start) came after close() and is not archived"
 
 
 def test_journal_is_locked_during_the_run_and_free_after_close(writer, tmp_path):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# a unit test searches no network for PVs that do not exist; libca reads this when ophyd is imported
+os.environ.setdefault("EPICS_CA_ADDR_LIST", "127.0.0.1")
+os.environ.setdefault("EPICS_CA_AUTO_ADDR_LIST", "NO")
+
 from ophyd.sim import make_fake_device
 
 from xbat_live.devices import FastShutter, TxmCamera, TxmMotor

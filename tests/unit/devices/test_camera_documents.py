@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from importlib.resources import files
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from xbat_live.devices import SINGLE_DATASET, FrameWriteError, Roi
+from xbat_live.devices import FRAME_DATASETS, SINGLE_DATASET, FrameWriteError, Roi
 
 
 def take(camera, frame_type="Normal"):
@@ -172,3 +174,20 @@ def test_unstaging_without_an_ioc_gives_up_quietly_and_staging_works_afterwards(
     camera.cam.acquire._metadata["connected"] = True
     camera.stage()
     assert take(camera)[1] == 0
+
+
+def test_layout_file_for_areadetector_has_the_datasets_the_documents_name():
+    layout = ElementTree.fromstring(files("xbat_live.devices").joinpath("hdf5_layout.xml").read_text())
+    paths, default = set(), None
+    stack = [("", layout)]
+    while stack:
+        path, node = stack.pop()
+        for child in node:
+            if child.tag == "group":
+                stack.append((f"{path}/{child.attrib['name']}", child))
+            elif child.tag == "dataset" and child.attrib["source"] == "detector":
+                paths.add(f"{path}/{child.attrib['name']}")
+                if child.attrib.get("det_default") == "true":
+                    default = f"{path}/{child.attrib['name']}"
+    assert paths == set(FRAME_DATASETS.values())
+    assert default == FRAME_DATASETS["Normal"]

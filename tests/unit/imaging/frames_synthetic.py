@@ -92,7 +92,7 @@ class Microscope:
             self.scene = particles((canvas[0], canvas[1]), self.seed)
         y, x = np.mgrid[0:ny, 0:nx]
         u, v = (y / ny - 0.45) * 2, (x / nx - 0.55) * 2
-        light = (1 - self.vignette * (u**2 + v**2) / 2) * (1 + 0.1 * v)
+        light = (1 - self.vignette) ** ((u**2 + v**2) / 2) * (1 + 0.1 * v)
         for _ in range(self.n_dust):
             dy, dx, size = self.rng.uniform(0, ny), self.rng.uniform(0, nx), self.rng.uniform(1.0, 6.0)
             light *= 1 - self.rng.uniform(0.1, 0.5) * np.exp(-((y - dy) ** 2 + (x - dx) ** 2) / (2 * size**2))

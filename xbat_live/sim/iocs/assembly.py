@@ -20,7 +20,6 @@ from .truth import Truth, TwinControl
 from .worker import TwinWorker
 
 if TYPE_CHECKING:
-    from ..settings import TwinSettings
     from ..twin import Twin
 
 logger = logging.getLogger(__name__)
@@ -34,8 +33,6 @@ class SimulatedBeamline:
     ----------
     twin : Twin
         The physical model.
-    settings : TwinSettings
-        Its settings.
     prefix : str
         Prefix of all PVs.
     work_directory : pathlib.Path
@@ -47,7 +44,6 @@ class SimulatedBeamline:
     def __init__(
         self,
         twin: Twin,
-        settings: TwinSettings,
         *,
         prefix: str,
         work_directory: Path,
@@ -56,7 +52,7 @@ class SimulatedBeamline:
         self._twin, self._work_directory = twin, work_directory
         self.worker = TwinWorker()
         both: dict[str, Any] = {"twin": twin, "worker": self.worker}
-        sensor_yx = twin.sensor_yx
+        sensor_yx, settings = twin.sensor_yx, twin.settings  # recorded frames bring their own sensor
         self.stage = Stage(prefix + "TXM:", **both)
         self.monochromator = Monochromator(prefix + "MONO:", start_ev=settings.energy_ev, **both)
         self.shutter = Shutter(prefix + "SH:", **both)
@@ -80,7 +76,7 @@ class SimulatedBeamline:
     @property
     def pvdb(self) -> dict[str, Any]:
         """Every PV by its full name."""
-        groups = [
+        groups: list[Any] = [
             *self.stage.records,
             *self.monochromator.records,
             self.shutter,
@@ -101,7 +97,7 @@ class SimulatedBeamline:
         failed: set[str] = set()
         next_s = loop.time()
         while True:
-            for group in (self.beam, self.potentiostat, self.control, self.truth):
+            for group in (self.shutter, self.beam, self.potentiostat, self.control, self.truth):
                 try:
                     await group.update()
                 except Exception:
@@ -117,5 +113,8 @@ class SimulatedBeamline:
         await self.shutter.close()
         await self.camera.abort()
         await self.files.end_capture()
-        await self.worker.render(self._twin.write_truth, self._work_directory)
-        await asyncio.get_running_loop().run_in_executor(None, self.worker.close)
+        try:
+            await self.worker.render(self._twin.write_truth, self._work_directory)
+        except OSError:
+            logger.exception("the truth files cannot be written to %s", self._work_directory)
+        self.worker.close()

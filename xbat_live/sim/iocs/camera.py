@@ -39,10 +39,10 @@ _GEOMETRY = {"SizeX", "SizeY", "MinX", "MinY", "BinX", "BinY"}
 
 
 class Camera(SettingsGroup):
-    """The TXM camera. The put of `Acquire` completes when the frames are taken, and on disk if captured (busy record).
+    """The TXM camera. Putting `Acquire` completes when the frames are taken, and on disk if captured (busy).
 
-    Trigger modes: Internal exposes at once; Software waits for ``SoftwareTrigger`` = 1; External for the next opening of the
-    fast shutter. `NumExposures` stays 1.
+    Trigger modes: Internal exposes at once; Software waits for ``SoftwareTrigger`` = 1; External for the next opening of
+    the fast shutter. `NumExposures` stays 1.
     """
 
     acquire = choice_setting("Acquire", ("Done", "Acquire"))
@@ -155,7 +155,7 @@ class Camera(SettingsGroup):
         return value
 
     async def _accept_geometry(self, name: str, value: int) -> int:
-        """Keep the region on the sensor, as ADBase does: a start moves within it, a size shrinks to what is left."""
+        """Keep the region on the sensor, as ADBase does: a start moves inside, a size shrinks to what is left."""
         if self._task is not None:
             return int(self._geometry()[name])  # not during an acquisition
         wanted = self._geometry() | {name: value}

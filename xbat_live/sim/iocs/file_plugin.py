@@ -36,7 +36,8 @@ _WRITE_STATUS = ("Write OK", "Write error")
 class FilePlugin(SettingsGroup):
     """Streams frames to HDF5.
 
-    `Capture` = 1 makes the file (with LazyOpen: the first frame does). A frame counts once it is on disk. Callbacks always block.
+    `Capture` = 1 makes the file (with LazyOpen: the first frame does). A frame counts once it is on disk. Callbacks
+    always block.
     """
 
     enable = choice_setting("EnableCallbacks", ("Disable", "Enable"), "Enable")

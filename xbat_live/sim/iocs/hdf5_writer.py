@@ -30,8 +30,8 @@ class FrameWriteError(OSError):
 class FrameFile:
     """Frames of one capture.
 
-    Datasets, all created before the file turns to SWMR: ``/entry/data/{data,flat,dark}`` (n, ny, nx) uint16, one chunk per
-    frame, for frame types Normal, FlatField, Background; and one entry per frame in the order of exposure under
+    Datasets, all created before the file turns to SWMR: ``/entry/data/{data,flat,dark}`` (n, ny, nx) uint16, one chunk
+    per frame, for frame types Normal, FlatField, Background; and one entry per frame in the order of exposure under
     ``/entry/instrument/NDAttributes``.
 
     Parameters

@@ -21,7 +21,6 @@ from ..environment import LOOPBACK, PortTakenError
 from .assembly import SimulatedBeamline
 
 if TYPE_CHECKING:
-    from ..settings import TwinSettings
     from ..twin import Twin
 
 logger = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ class _OneLineTracebacks(logging.Filter):
 
 
 def _listening_socket_maker(port: int) -> Callable[[str, int], Any]:
-    """Make sockets for caproto: TCP_NODELAY (else Nagle and delayed ACK cost 40 ms each way), and never on another port."""
+    """Make sockets for caproto: TCP_NODELAY (else Nagle and delayed ACK cost 40 ms), and never on another port."""
 
     async def make(address: str, wanted_port: int) -> socket.socket:
         if wanted_port != port:
@@ -121,8 +120,6 @@ class SimulatorHost:
 
     Parameters
     ----------
-    settings : TwinSettings
-        Settings of the twin.
     prefix : str
         Prefix of all PVs.
     port : int
@@ -137,7 +134,6 @@ class SimulatorHost:
 
     def __init__(
         self,
-        settings: TwinSettings,
         *,
         prefix: str,
         port: int,
@@ -145,7 +141,7 @@ class SimulatorHost:
         ready_file: Path | None,
         parent_pid: int | None,
     ) -> None:
-        self._settings, self._prefix, self._port = settings, prefix, port
+        self._prefix, self._port = prefix, port
         self._work_directory, self._ready_file, self._parent_pid = work_directory, ready_file, parent_pid
         self._stop = asyncio.Event()
 
@@ -170,12 +166,11 @@ class SimulatorHost:
         for handler in logging.getLogger().handlers:
             handler.addFilter(_OneLineTracebacks())
         # the only place where caproto lets socket options in (1.3.0)
-        caproto_server._create_bound_tcp_socket = _listening_socket_maker(self._port)
+        caproto_server._create_bound_tcp_socket = _listening_socket_maker(self._port)  # noqa: SLF001
         sink = await self._listen_for_beacons()
         twin = make_twin()
         beamline = SimulatedBeamline(
             twin,
-            self._settings,
             prefix=self._prefix,
             work_directory=self._work_directory,
             request_stop=self._stop.set,
@@ -232,7 +227,6 @@ class SimulatorHost:
 
 
 def serve(
-    settings: TwinSettings,
     *,
     prefix: str,
     port: int,
@@ -246,7 +240,6 @@ def serve(
 
     async def main() -> None:
         host = SimulatorHost(
-            settings,
             prefix=prefix,
             port=port,
             work_directory=work_directory,

@@ -81,7 +81,7 @@ def image_plugin_class(sensor_yx: tuple[int, int]) -> type[ImagePlugin]:
     Returns
     -------
     type
-        Subclass of `ImagePlugin` with ``ArrayData`` of full size (a waveform of length 1 would arrive as a scalar in pyepics).
+        Subclass of `ImagePlugin` with ``ArrayData`` of full size (pyepics makes a scalar of a waveform of length 1).
     """
     pixels = sensor_yx[0] * sensor_yx[1]
     array_data = pvproperty(

@@ -61,7 +61,7 @@ def _forward(method: str) -> Any:
 
 
 class MotorRecord(PVGroup):
-    """A motor record. Dial positions are the axis' own, or a monotonic function of them (Bragg angle of an energy axis).
+    """A motor record. Dial positions are the axis' own, or a monotonic function of them (Bragg angle of energy).
 
     Parameters
     ----------

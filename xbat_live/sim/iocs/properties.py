@@ -57,7 +57,7 @@ class Choice(PvpropertyEnum):
 
 
 class RecordValue(PvpropertyDouble):
-    """VAL of a record that judges its limits itself; publishes them as control limits without caproto rejecting the put."""
+    """VAL of a record that judges its limits itself; caproto only publishes them as control limits."""
 
     async def verify_value(self, data: Any) -> Any:
         """Hand the value to the putter as it is.

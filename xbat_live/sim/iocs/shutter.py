@@ -24,8 +24,8 @@ _MAX_OPEN_S = 86400.0
 class Shutter(PVGroup):
     """Fast shutter. All times are of this process' monotonic clock.
 
-    A `Cmd` put completes when the shutter has moved. `MaxOpen` acts like the independent hardware it stands for: it closes
-    the shutter that many seconds after it opened, also when commands are ignored (`Fault` = Stuck).
+    A `Cmd` put completes when the shutter has moved. `MaxOpen` acts like the independent hardware it stands for: it
+    closes the shutter that many seconds after it opened, also when commands are ignored (`Fault` = Stuck).
     """
 
     command = choice("Cmd", ("Close", "Open"), doc="commands the shutter; completes when it has moved")
@@ -90,6 +90,11 @@ class Shutter(PVGroup):
     async def close(self) -> None:
         """Close at once, whatever the fault (end of the simulation)."""
         await self._close(time.monotonic())
+
+    async def update(self) -> None:
+        """Let the open-time counter run while the shutter is open; its final value comes with the closing."""
+        if self._opened_s is not None:
+            await self.open_time.write(self._total_s + time.monotonic() - self._opened_s)
 
     def _position(self) -> str:
         return "Open" if self.is_open else "Closed"

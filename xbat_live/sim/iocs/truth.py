@@ -1,4 +1,4 @@
-"""Control of the twin (``TWIN:``) and its truth (``TRUTH:``); the truth is for tests only, the analysis never reads it."""
+"""Control of the twin (``TWIN:``) and its truth (``TRUTH:``); for tests only, the analysis never reads it."""
 
 # caproto's way: the decorated hook of a property has the property's name
 # mypy: disable-error-code="no-redef"

@@ -27,6 +27,7 @@ class TwinWorker:
         self._last: Future[Any] | None = None
         self._prepare_again = False
         self._preparing = False
+        self._closed = False
 
     def post(self, function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Run in the state thread; do not wait, log what fails.
@@ -36,6 +37,8 @@ class TwinWorker:
         function : callable
             With its arguments.
         """
+        if self._closed:
+            return  # a motor still runs out while the simulation ends
         future = self._state.submit(function, *args, **kwargs)
         future.add_done_callback(_log_failure)
         self._last = future
@@ -80,6 +83,8 @@ class TwinWorker:
         function : callable
             Without arguments.
         """
+        if self._closed:
+            return
         if self._preparing:
             self._prepare_again = True
             return
@@ -106,7 +111,8 @@ class TwinWorker:
             self.prepare(function)
 
     def close(self) -> None:
-        """Finish what was submitted and end the threads."""
+        """Take nothing more, finish what was submitted and end the threads."""
+        self._closed = True
         for executor in (self._preparation, self._state, self._frames):
             executor.shutdown(wait=True, cancel_futures=False)
 

@@ -1,0 +1,196 @@
+"""What a run is when it comes back from Tiled: the same frames, the same values, valid documents."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from ophyd import Component, Device, Signal
+from ophyd.sim import motor
+
+sys.path.append(str(Path(__file__).parent))  # importlib mode does not
+from archive_fixtures import FileCamera, client, frame_plan, frames_directory, frames_of_events, free_port, tiled_server, wait_for
+
+from xbat_live.archive import ArchiveError, ArchiveWriter, TiledServer, connect, open_run, repair
+
+__all__ = ["client", "frames_directory", "tiled_server"]
+pytestmark = pytest.mark.system
+
+
+class Record(Device):
+    """Stands for the soft devices of verdicts and decisions."""
+
+    number = Component(Signal, value=1)
+    reason = Component(Signal, value="blurred by 7 px")
+    drift = Component(Signal, value=np.array([0.1, 0.2]))
+
+
+@pytest.fixture
+def camera(frames_directory):
+    return FileCamera(frames_directory)
+
+
+def archive(tiled_server, tmp_path, *plans):
+    """Run plans with the archive on; return the uids."""
+    writer = ArchiveWriter(tiled_server.uri, tiled_server.api_key, backup_directory=tmp_path / "backup")
+    engine = RunEngine({}, context_managers=[])
+    engine.subscribe(writer)
+    uids = [engine(plan)[0] for plan in plans]
+    report = writer.close(timeout_s=60)
+    assert report.complete, report
+    assert list((tmp_path / "backup").iterdir()) == [], "nothing is left in the backup of a complete archive"
+    return uids
+
+
+SEQUENCES = [
+    pytest.param("dark dark flat primary primary flat primary primary flat primary", id="streams interleave"),
+    pytest.param("flat primary primary! primary flat! flat primary! dark primary", id="orphans between: a rewound point"),
+    pytest.param("primary! flat! dark! primary flat dark", id="orphans first"),
+    pytest.param("primary flat dark primary! flat! dark!", id="orphans last: an aborted exposure"),
+    pytest.param("primary primary! primary! primary primary", id="two orphans in a row"),
+]
+
+
+@pytest.mark.parametrize("sequence", SEQUENCES)
+def test_every_event_gets_its_own_frame_bit_for_bit(sequence, tiled_server, client, camera, tmp_path):
+    sequence = sequence.split()
+    (uid,) = archive(tiled_server, tmp_path, frame_plan(camera, sequence, readables=[motor]))
+    run = open_run(client, uid)
+    for stream in run.streams:
+        frames = run.frames(stream)
+        expected = frames_of_events(camera.path, sequence, stream)
+        assert frames.dtype == np.uint16
+        np.testing.assert_array_equal(frames[:], expected)
+        for index, frame in enumerate(expected):
+            np.testing.assert_array_equal(frames[index], frame)
+        assert len(run.events(stream)) == len(expected)
+        assert run.client[stream].base["cam_image"].chunks[0] == (1,) * len(expected), "one frame is read for one frame"
+        assert len(run.client[stream].read()["cam_image"]) == len(expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the validation warns of what it would mend
+        assert run.client.validate(fix_errors=False, raise_on_error=True)
+        assert run.client.validate()
+    names = [name for name, _ in run.client.documents()]
+    assert (names[0], names[-1]) == ("start", "stop")
+    assert names.count("event") == sum(not entry.endswith("!") for entry in sequence)
+    np.testing.assert_array_equal(open_run(client, uid).frames("primary")[:], frames_of_events(camera.path, sequence, "primary"))
+
+
+def test_frames_can_be_read_while_the_run_goes_on(tiled_server, client, camera, tmp_path):
+    writer = ArchiveWriter(tiled_server.uri, tiled_server.api_key, backup_directory=tmp_path / "backup")
+    engine = RunEngine({}, context_managers=[])
+    engine.subscribe(writer)
+    seen = []
+
+    def look():
+        wait_for(lambda: writer.backlog == 0, "the first three Events in Tiled")
+        run = open_run(client, "last")
+        assert run.stop == {}
+        seen.extend(run.frames()[:])
+
+    engine(frame_plan(camera, ["primary", "primary!", "primary", "primary"], at={3: look}))
+    assert writer.close(timeout_s=60).complete
+    expected = frames_of_events(camera.path, ["primary", "primary!", "primary", "primary"], "primary")
+    np.testing.assert_array_equal(seen, expected[:2])
+
+
+def test_run_is_found_and_read_in_one_line_each(tiled_server, client, camera, tmp_path):
+    record = Record(name="analysis")
+    camera.stage_sigs.clear()
+
+    def plan():
+        import bluesky.plan_stubs as bps
+
+        def verdict():
+            for stream in ("analysis", "decision"):
+                yield from bps.create(stream)
+                yield from bps.read(record)
+                yield from bps.save()
+
+        yield from frame_plan(camera, ["primary", "primary", "primary"], readables=[motor], md={"sample": "A"}, at={1: verdict, 2: verdict})
+
+    (uid,) = archive(tiled_server, tmp_path, plan())
+    run = open_run(client)
+    assert run.uid == uid
+    assert open_run(client, uid[:8]).uid == uid
+    assert open_run(client, run.start["scan_id"]).uid == uid
+    assert run.start["sample"] == "A"
+    assert run.stop["exit_status"] == "success"
+    assert run.streams == ("analysis", "decision", "primary")
+    assert list(run.analysis()["analysis_reason"]) == ["blurred by 7 px"] * 2
+    assert list(run.decisions()["analysis_number"]) == [1, 1]
+    assert list(run.events()["seq_num"]) == [1, 2, 3]
+    assert not [name for name in run.events().columns if name.startswith("ts_")]
+    with pytest.raises(ArchiveError, match="has no stream 'dark'"):
+        run.frames("dark")
+    with pytest.raises(ArchiveError, match="frames are under no key"):
+        run.frames("analysis")
+    with pytest.raises(ArchiveError, match="no single run 'ffffffff'"):
+        open_run(client, "ffffffff")
+
+
+def test_frames_outside_the_readable_storage_are_told_at_the_end_of_the_run(tiled_server, client, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    camera = FileCamera(tmp_path / "elsewhere")
+    writer = ArchiveWriter(tiled_server.uri, tiled_server.api_key, backup_directory=tmp_path / "backup")
+    engine = RunEngine({}, context_managers=[])
+    engine.subscribe(writer)
+    (uid,) = engine(frame_plan(camera, ["primary"]))
+    report = writer.close(timeout_s=60)
+    assert report.unreadable == (uid,)
+    assert not report.complete
+    assert report.backlog == 0
+    assert "outside the readable storage area" in report.last_error
+    assert "name the frames' folder in readable_storage" in report.last_error
+
+
+def test_wrong_key(tiled_server, tmp_path):
+    with pytest.raises(ArchiveError, match="refuses the API key"):
+        connect(tiled_server.uri, "wrong")
+    assert httpx.get(f"{tiled_server.uri}/metadata/", trust_env=False).status_code == httpx.codes.UNAUTHORIZED
+    writer = ArchiveWriter(tiled_server.uri, "wrong", backup_directory=tmp_path)
+    writer("start", {"uid": "00000000-0000-0000-0000-000000000000", "time": 0.0})
+    report = writer.close(timeout_s=20)
+    assert "refuses the API key" in report.last_error
+    assert report.backlog == 1
+
+
+def test_no_server(tmp_path):
+    with pytest.raises(ArchiveError, match=r"no Tiled server answers at .*; start it with: xbat serve"):
+        connect("http://127.0.0.1:1/api/v1")
+
+
+def test_ui_link_lets_a_browser_in_and_the_key_stays_out_of_files(tiled_server):
+    with httpx.Client(trust_env=False, follow_redirects=True) as browser:
+        assert browser.get(tiled_server.settings.ui_url_with_key()).status_code == httpx.codes.OK
+        assert browser.get(f"{tiled_server.uri}/metadata/").status_code == httpx.codes.OK, "the key is in a cookie now"
+    for file in (tiled_server.settings.log_file, tiled_server.settings.config_file):
+        assert tiled_server.api_key not in file.read_text()
+
+
+def test_second_server_on_the_same_port_or_folder_is_refused(tiled_server, tmp_path):
+    with pytest.raises(ArchiveError, match=rf"port {tiled_server.settings.port} on 127.0.0.1 is taken .*--port"):
+        TiledServer(tmp_path / "other", port=tiled_server.settings.port).start()
+    second = TiledServer(tiled_server.settings.directory, port=free_port())
+    with pytest.raises(ArchiveError, match=rf"in use by process {tiled_server.pid}"):
+        second.start().wait_ready(60)
+    second.stop()
+
+
+def test_run_that_is_complete_in_tiled_is_never_overwritten(tiled_server, client, camera, tmp_path):
+    documents = []
+    engine = RunEngine({}, context_managers=[])
+    engine.subscribe(lambda name, doc: documents.append((name, doc)))
+    (uid,) = engine(frame_plan(camera, ["primary"]))
+    for expected in ((), (uid,)):
+        writer = ArchiveWriter(tiled_server.uri, tiled_server.api_key, backup_directory=tmp_path / "backup")
+        for name, doc in documents:
+            writer(name, doc)
+        report = writer.close(timeout_s=60)
+        assert report.runs_in_backup == expected
+    assert "is complete in Tiled already" in report.last_error
+    assert [(result.uid, result.action) for result in repair(client, tmp_path / "backup")] == [(uid, "present")]
+    assert repair(client, tmp_path / "backup") == []

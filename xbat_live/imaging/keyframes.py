@@ -1,0 +1,186 @@
+"""Keyframes of one field of view: positions chained over sharp frames, with redundant edges, so that errors do not walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xbat_live.imaging.registration import Candidate, Keyframe, PairShift, ShiftEngine
+from xbat_live.imaging.spectrum import CropWindow, Float, Float2D, PolarPower
+
+LEAST_SIGNIFICANCE = 6.5
+"""Standard deviations; mismatched frames reach about 4.5 within the search range."""
+LEAST_COARSE = 0.2
+AMBIGUITY = 0.9
+MOST_SIGMA_PX = 0.7
+HANDOVER = 0.9
+MOST_KEYFRAMES = 6
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a frame was found.
+
+    Attributes
+    ----------
+    ok
+        False: not found, see `reason`; the numbers are then the last good ones, with the field's size as sigma.
+    position_yx, sigma_yx
+        Content shift against the first frame and its uncertainty, unbinned px.
+    covariance
+        2x2, unbinned px squared.
+    pair
+        Registration against `keyframe`, None when there was none.
+    """
+
+    ok: bool
+    reason: str
+    position_yx: Float
+    sigma_yx: Float
+    covariance: Float
+    confidence: float
+    pair: PairShift | None
+    keyframe: Keyframe | None
+
+
+class KeyframeChain:
+    """Locates frames of one field of view and decides which become keyframes.
+
+    Parameters
+    ----------
+    engine
+        Numerics for this camera geometry.
+    """
+
+    def __init__(self, engine: ShiftEngine) -> None:
+        self.engine = engine
+        self.keyframes: list[Keyframe] = []
+        self._active: Keyframe | None = None
+        self._next_identifier = 0
+        self._last_yx: Float = np.zeros(2)
+
+    @property
+    def empty(self) -> bool:
+        """True before the first keyframe."""
+        return not self.keyframes
+
+    @property
+    def last_yx(self) -> tuple[float, float]:
+        """Shift of the last accepted frame, unbinned px."""
+        return float(self._last_yx[0]), float(self._last_yx[1])
+
+    def start(self, od: Float2D, weight: Float2D) -> Located:
+        """Make the first frame, whose position defines zero, a keyframe."""
+        keyframe = self._add(od, weight, np.zeros(2), np.zeros((2, 2)))
+        return Located(True, "first frame of this field", np.zeros(2), np.zeros(2), np.zeros((2, 2)), 1.0, None, keyframe)
+
+    def locate(self, od: Float2D, weight: Float2D) -> Located:
+        """Find the frame relative to the keyframes; changes nothing but the choice of the active keyframe."""
+        engine = self.engine
+        active = self._active
+        if active is None:
+            raise RuntimeError("no keyframe yet: call start() with the first sharp frame")
+        image = engine.coarse_image(od, weight)
+        found = engine.candidates(active, image, engine.coarse_spectrum(image))
+        if not found or found[0].correlation < LEAST_COARSE:
+            return self._lost("no structure in common with the keyframe: moved out of the field, or another sample")
+        if _ambiguous(found):
+            return self._lost("two shifts fit equally well (periodic sample?)")
+        pair, keyframe = engine.refine(active, od, found[0].shift_yx), active
+        if pair is not None and len(self.keyframes) > 1:
+            position = active.position_yx + pair.shift_yx
+            nearest = min(self.keyframes, key=lambda k: float(np.abs(k.position_yx - position).max()))
+            if nearest is not active:
+                rough = np.rint(position - nearest.position_yx).astype(int)
+                better = engine.refine(nearest, od, (int(rough[0]), int(rough[1])))
+                if better is not None and better.significance > LEAST_SIGNIFICANCE:
+                    pair, keyframe = better, nearest
+        if pair is None:
+            return self._lost("too little in common with the keyframe")
+        confidence = pair.significance / (pair.significance + LEAST_SIGNIFICANCE)
+        if pair.significance < LEAST_SIGNIFICANCE:
+            return self._lost(f"correlation peak only {pair.significance:.1f} standard deviations high, {LEAST_SIGNIFICANCE:g} needed", confidence)
+        coarse_yx = np.array(found[0].shift_yx) + active.position_yx
+        position = keyframe.position_yx + pair.shift_yx
+        if np.abs(position - coarse_yx).max() > 12:
+            return self._lost("coarse and fine shift disagree", confidence)
+        scale = engine.bin
+        covariance = (keyframe.covariance + pair.covariance) * scale**2
+        sigma = np.sqrt(np.diag(covariance))
+        if float(np.sqrt(np.diag(pair.covariance)).max()) * scale > MOST_SIGMA_PX:
+            return self._lost(f"shift uncertain by {sigma.max():.2f} px, limit {MOST_SIGMA_PX:g} px", confidence, pair)
+        return Located(True, "", position * scale, sigma, covariance, confidence, pair, keyframe)
+
+    def accept(self, located: Located, od: Float2D, weight: Float2D, *, as_keyframe: bool = True) -> Keyframe | None:
+        """Take in a sharp frame that was located; return it as keyframe if it became one."""
+        pair, keyframe = located.pair, located.keyframe
+        if pair is None or keyframe is None or not located.ok:
+            raise ValueError("only a located frame can be accepted")
+        self._last_yx = located.position_yx
+        self._active = keyframe
+        reach = HANDOVER * np.array(self.engine.margin)
+        if (np.abs(pair.shift_yx) <= reach).all():
+            keyframe.absorb(pair)
+            return None
+        if not as_keyframe:
+            return None
+        position, covariance = self._fused(od, keyframe, pair)
+        return self._add(od, weight, position, covariance)
+
+    def restart(self, located: Located, od: Float2D, weight: Float2D) -> Keyframe:
+        """Forget all keyframes (they were blurred) and go on from this frame; positions stay relative to the first one."""
+        scale = self.engine.bin
+        self.keyframes.clear()
+        return self._add(od, weight, located.position_yx / scale, located.covariance / scale**2)
+
+    def _fused(self, od: Float2D, keyframe: Keyframe, pair: PairShift) -> tuple[Float, Float]:
+        """Weighted least squares of this frame's position over its edges to up to three keyframes, whose positions are kept."""
+        estimates = [(keyframe.position_yx + pair.shift_yx, keyframe.covariance + pair.covariance)]
+        rough = estimates[0][0]
+        others = sorted((k for k in self.keyframes if k is not keyframe), key=lambda k: float(np.abs(k.position_yx - rough).max()))
+        for other in others[:2]:
+            whole = np.rint(rough - other.position_yx).astype(int)
+            edge = self.engine.refine(other, od, (int(whole[0]), int(whole[1])))
+            if edge is None or edge.significance < LEAST_SIGNIFICANCE:
+                continue
+            if np.abs(other.position_yx + edge.shift_yx - rough).max() < 1.0:
+                estimates.append((other.position_yx + edge.shift_yx, other.covariance + edge.covariance))
+        information = [np.linalg.inv(covariance) for _, covariance in estimates]
+        covariance = np.linalg.inv(sum(information))
+        position = covariance @ sum(i @ p for i, (p, _) in zip(information, estimates, strict=True))
+        # The edges share the noise of this frame and the chain behind them: the covariance of the best one is the honest one.
+        best = min((c for _, c in estimates), key=lambda c: float(np.trace(c)))
+        return position, best
+
+    def _add(self, od: Float2D, weight: Float2D, position_yx: Float, covariance: Float) -> Keyframe:
+        keyframe = Keyframe(self._next_identifier, od, weight, position_yx, covariance)
+        self._next_identifier += 1
+        self.keyframes.append(keyframe)
+        self._active = keyframe
+        self._last_yx = position_yx * self.engine.bin
+        if len(self.keyframes) > MOST_KEYFRAMES:
+            far = max(self.keyframes[:-1], key=lambda k: float(np.abs(k.position_yx - position_yx).max()))
+            self.keyframes.remove(far)
+        return keyframe
+
+    def _lost(self, reason: str, confidence: float = 0.0, pair: PairShift | None = None) -> Located:
+        size = np.array(self.engine.shape, float) * self.engine.bin / 2
+        return Located(False, reason, self._last_yx.copy(), size, np.diag(size**2), min(confidence, 0.5), pair, self._active)
+
+
+def _ambiguous(found: list[Candidate]) -> bool:
+    best = found[0]
+    for other in found[1:]:
+        apart = np.abs(np.subtract(best.shift_yx, other.shift_yx)).max()
+        if apart >= 16 and other.correlation * np.sqrt(other.overlap) > AMBIGUITY * best.correlation * np.sqrt(best.overlap):
+            return True
+    return False
+
+
+def structure_significance(polar: PolarPower, window: CropWindow, correlation: float) -> float:
+    """Return by how many standard deviations the power of a frame exceeds its noise floor (the floor's own error included)."""
+    modes = window.modes[:10]
+    total = float(modes.sum())
+    excess = float(((polar.power[:10] / max(polar.noise, 1e-30) - 1) * modes).sum())
+    return excess / float(np.sqrt(total * correlation + (0.03 * total) ** 2))

@@ -1,0 +1,157 @@
+"""Registration and blur screen as objects of their own, for use outside the frame pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from xbat_live.imaging.blur import NOT_JUDGED, BlurHypotheses, BlurResult, fit_alone, fit_pair, judge
+from xbat_live.imaging.correction import Corrector
+from xbat_live.imaging.keyframes import KeyframeChain, Located
+from xbat_live.imaging.registration import Keyframe, ShiftEngine
+
+
+@dataclass(frozen=True)
+class ShiftResult:
+    """Registered shift of one frame.
+
+    Attributes
+    ----------
+    shift_yx_px, sigma_yx_px
+        Content shift (y, x) against the first frame (a feature at (y, x) there is at (y, x) + shift here) and its standard uncertainty,
+        unbinned px.
+    confidence
+        0 to 1; 0.5 is the least that is believed.
+    keyframe_id
+        Keyframe measured against.
+    ok
+        False when no trustworthy shift was found; `reason` says why, the shift is then the last good one.
+    """
+
+    shift_yx_px: tuple[float, float]
+    sigma_yx_px: tuple[float, float]
+    confidence: float
+    keyframe_id: int
+    ok: bool
+    reason: str
+
+
+class LiveRegistrar:
+    """Rigid registration of a stream of frames of one field of view; every located frame may become a keyframe.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of the frames, px.
+    flat, dark
+        Reference counts, shape (ny, nx).
+    pixel_size_um
+        Unbinned pixel, um.
+    bin
+        Pixels summed along each axis before the logarithm.
+    workers
+        Threads of one FFT.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        flat: ArrayLike,
+        dark: ArrayLike,
+        pixel_size_um: float,
+        *,
+        bin: int = 2,  # noqa: A002 - the name users know from the camera
+        workers: int = 1,
+    ) -> None:
+        self.pixel_size_um = pixel_size_um
+        self._corrector = Corrector(shape, bin)
+        self._corrector.set_dark(dark)
+        self._corrector.set_flat(flat)
+        self._chain = KeyframeChain(ShiftEngine(self._corrector.binned_shape, bin, workers))
+
+    def update(self, frame: ArrayLike) -> ShiftResult:
+        """Register one frame, shape (ny, nx), counts."""
+        od, weight = self._corrector.correct(np.asarray(frame)).od, self._corrector.weight
+        if self._chain.empty:
+            return _result(self._chain.start(od, weight))
+        located = self._chain.locate(od, weight)
+        if located.ok:
+            self._chain.accept(located, od, weight)
+        return _result(located)
+
+
+def _result(located: Located) -> ShiftResult:
+    (y, x), (sigma_y, sigma_x) = located.position_yx, located.sigma_yx
+    identifier = located.keyframe.identifier if located.keyframe else -1
+    return ShiftResult(
+        (float(y), float(x)), (float(sigma_y), float(sigma_x)), float(located.confidence), identifier, located.ok, located.reason
+    )
+
+
+class BlurScreen:
+    """Judges the blur of a stream of frames of one field of view against its first sharp one.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of the frames, px.
+    flat, dark
+        Reference counts, shape (ny, nx).
+    pixel_size_um
+        Unbinned pixel, um.
+    limit_px
+        Blur extent that is rejected, unbinned px.
+    """
+
+    def __init__(self, shape: tuple[int, int], flat: ArrayLike, dark: ArrayLike, pixel_size_um: float, *, limit_px: float = 3.75) -> None:
+        self.pixel_size_um = pixel_size_um
+        self._corrector = Corrector(shape, 2)
+        self._corrector.set_dark(dark)
+        self._corrector.set_flat(flat)
+        self._engine = ShiftEngine(self._corrector.binned_shape, 2)
+        self._hypotheses = BlurHypotheses(limit_px)
+        self._first_hypotheses = BlurHypotheses(1.12 * limit_px)
+        self._chain = KeyframeChain(self._engine)
+        self._reference: Keyframe | None = None
+
+    def update(self, frame: ArrayLike, shift_yx_px: tuple[float, float] | None = None) -> BlurResult:
+        """Judge one frame, shape (ny, nx), counts.
+
+        Parameters
+        ----------
+        frame
+            Counts.
+        shift_yx_px
+            Its content shift against the first sharp frame if known (unbinned px); None: it is searched for.
+        """
+        od, weight = self._corrector.correct(np.asarray(frame)).od, self._corrector.weight
+        if self._reference is None:
+            central = self._engine.central_spectrum(od, weight)
+            fit = fit_alone(central.polar, self._engine.central, central.mode_correlation)
+            blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
+            if not blur.is_blurred:
+                self._reference = self._chain.start(od, weight).keyframe
+            return blur
+        if shift_yx_px is None:
+            pair = self._chain.locate(od, weight).pair
+        else:
+            whole = np.rint(np.asarray(shift_yx_px) / self._engine.bin).astype(int)
+            pair = self._engine.refine(self._reference, od, (int(whole[0]), int(whole[1])))
+        if pair is None:
+            return NOT_JUDGED
+        blur, sharper = judge(fit_pair(pair), self._hypotheses, self.pixel_size_um, "the reference")
+        if sharper:
+            self._chain = KeyframeChain(self._engine)
+            self._reference = None
+            if shift_yx_px is None:
+                self._reference = self._chain.start(od, weight).keyframe
+        elif not blur.is_blurred and blur.extent_px < limit_of_absorption(self._hypotheses):
+            self._reference.absorb(pair)
+        return blur
+
+
+def limit_of_absorption(hypotheses: BlurHypotheses) -> float:
+    """Return the extent (px) up to which a frame is averaged into the reference."""
+    return 0.75 * hypotheses.limit_px
