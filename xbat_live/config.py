@@ -118,9 +118,11 @@ class DoseSection(_Section):
     rate_limit_gy_s: DoseRate | None = Field(None, alias="rate_limit")
     model: Literal["attenuation", "energy", "photo", "legacy_jousseaume"] = "attenuation"
     """Dose definition; literature thresholds are in `attenuation`."""
-    sigma: float = Field(0.0, ge=0, le=1)
-    """Relative standard uncertainty of a dose (1 sigma), kept free below the limit `k_sigma` times."""
-    k_sigma: float = Field(1.0, ge=0, le=5)
+    sigma: float = Field(0.05, ge=0, le=1)
+    """Relative standard uncertainty of a dose (1 sigma): flux, beam profile, and above all the repositioning jitter of the stage, which
+    shifts the steep edges of neighbouring footprints against each other by more than can be known. It is kept free below the limit
+    `k_sigma` times."""
+    k_sigma: float = Field(2.0, ge=0, le=5)
     policy: Literal["relocate", "halt"] = "relocate"
     """What happens when the next exposure would exceed the limit."""
     guard_um: Micrometres = Field(2.0, alias="guard_distance")

@@ -25,7 +25,7 @@ from xbat_live.devices import (
     set_default_timeouts,
     wait_for_connection,
 )
-from xbat_live.imaging import FramePipeline
+from xbat_live.imaging import DriftModel, FramePipeline
 from xbat_live.plans import (
     DoseGuard,
     DriftPolicy,
@@ -107,10 +107,11 @@ def open_session(config: ExperimentConfig, *, progress: RunProgress | None = Non
         When another process writes this sample's ledger.
     """
     with ExitStack() as stack:
+        stack.callback(leave_channel_access)
         beamline = connect(config)
         beamline.shutter.close_now()
         account = stack.enter_context(open_account(config))
-        tracker = DriftTracker(config.camera.pixel_size_um)
+        tracker = DriftTracker(config.camera.pixel_size_um, model=drift_model(config))
         analysis = FrameAnalysis(
             partial(FramePipeline, pixel_size_um=config.camera.pixel_size_um),
             tracker,
@@ -139,11 +140,29 @@ def open_session(config: ExperimentConfig, *, progress: RunProgress | None = Non
         yield Session(config, beamline, guard, analysis, run_engine, archive)
 
 
+def drift_model(config: ExperimentConfig) -> DriftModel:
+    """Return the drift filter with its time constants in points of the series, so that a fast series is followed as well.
+
+    At Sun's cadence (15 min) these are the filter's own defaults: a drift of some tenths of a micrometre per point that changes
+    by a hundredth of a micrometre from point to point.
+    """
+    plan = config.plan
+    cadence_min = max(plan.period_s / 60 / max(len(plan.energies_ev), 1), 1 / 60)
+    return DriftModel(rate_um_per_min=0.3 / cadence_min, rate_walk_um_per_min=0.0116 / cadence_min**1.5)
+
+
 def connect(config: ExperimentConfig) -> TxmBeamline:
     """Return the connected devices; see `open_session` for the errors."""
     beamline = make_beamline(config)
     wait_for_connection(beamline, timeout_s=config.beamline.connection_timeout_s)
     return beamline
+
+
+def leave_channel_access() -> None:
+    """Disconnect all PVs, so that IOCs may end before this process without libca complaining on the terminal."""
+    from epics import ca
+
+    ca.finalize_libca()
 
 
 def make_beamline(config: ExperimentConfig) -> TxmBeamline:

@@ -136,6 +136,7 @@ def killed(beamline: Any, work: Path, pid: int) -> dict[str, Any]:
             result[name] = f"{type(error).__name__}: {error}"
     result["failed_after_s"] = time.monotonic() - started
     started = time.monotonic()
+    _eventually(lambda: not shutter.command.connected)  # until then a command can be sent into the void
     result["is_open"] = shutter.is_open
     result["close_now"] = shutter.close_now()
     shutter.unstage()

@@ -13,7 +13,17 @@ from bluesky import RunEngine
 from ophyd.sim import motor
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode does not
-from archive_fixtures import FileCamera, client, connected, frame_plan, frames_directory, frames_of_events, free_port, tiled_server, wait_for
+from archive_fixtures import (
+    FileCamera,
+    client,
+    connected,
+    frame_plan,
+    frames_directory,
+    frames_of_events,
+    free_port,
+    tiled_server,
+    wait_for,
+)
 
 from xbat_live.archive import ArchiveWriter, TiledServer, open_run, repair
 from xbat_live.archive.journal import read_journal
@@ -129,12 +139,20 @@ def test_acquisition_killed(tiled_server, client, frames_directory, tmp_path):
         frames=str(frames_directory),
         sequence=SEQUENCE,
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         path = Path(process.stdout.readline().strip())
         process.kill()
     (journal,) = tmp_path.glob("*.jsonl")
     (result,) = repair(client, tmp_path)
-    assert (result.uid, result.action, result.cut_off, result.valid, result.message) == (journal.stem, "replaced", True, True, "")
+    assert (result.uid, result.action, result.cut_off, result.valid, result.message) == (
+        journal.stem,
+        "replaced",
+        True,
+        True,
+        "",
+    )
     assert repair(client, tmp_path) == []
     camera = FileCamera(frames_directory)
     camera.path = path
@@ -161,7 +179,9 @@ def test_server_that_comes_late(tmp_path, mortal_server, mortal_camera):
     writer = ArchiveWriter(mortal_server.uri, mortal_server.api_key, backup_directory=tmp_path)
     engine = RunEngine({}, context_managers=[])
     engine.subscribe(writer)
-    (uid,) = engine(frame_plan(mortal_camera, SEQUENCE, readables=[motor], at={4: lambda: mortal_server.start() and None}))
+    (uid,) = engine(
+        frame_plan(mortal_camera, SEQUENCE, readables=[motor], at={4: lambda: mortal_server.start() and None})
+    )
     mortal_server.wait_ready(90)
     assert writer.close(timeout_s=100).complete
     with connected(mortal_server) as client:
@@ -175,7 +195,9 @@ def test_damaged_journal_keeps_nobody_out_and_costs_nothing(client, frames_direc
     engine.subscribe(writer)
     (uid,) = engine(frame_plan(camera, ["primary", "flat"]))
     writer.close(timeout_s=20)
-    (tmp_path / "0-damaged.jsonl").write_text('{"name": "start", "doc": {"uid": "0"}}\nrubbish\n{"name": "stop", "doc": {}}\n')
+    (tmp_path / "0-damaged.jsonl").write_text(
+        '{"name": "start", "doc": {"uid": "0"}}\nrubbish\n{"name": "stop", "doc": {}}\n'
+    )
     (tmp_path / "1-empty.jsonl").touch()
     results = repair(client, tmp_path)
     assert [(result.action, result.uid) for result in results] == [
@@ -187,7 +209,9 @@ def test_damaged_journal_keeps_nobody_out_and_costs_nothing(client, frames_direc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0-damaged.jsonl", "1-empty.jsonl"]
 
 
-@pytest.mark.parametrize("where", ["main", "helper"], ids=["started by the main thread", "started by a thread that ends"])
+@pytest.mark.parametrize(
+    "where", ["main", "helper"], ids=["started by the main thread", "started by a thread that ends"]
+)
 def test_server_dies_with_its_parent(where, tmp_path):
     script = f"""
 import sys, threading
@@ -204,7 +228,9 @@ server.wait_ready(90)
 print(server.pid, flush=True)
 sys.stdin.read()
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
         pid = int(parent.stdout.readline())
         assert _alive(pid), "it outlives the thread that started it"
         parent.kill()

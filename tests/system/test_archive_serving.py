@@ -12,7 +12,16 @@ from ophyd import Component, Device, Signal
 from ophyd.sim import motor
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode does not
-from archive_fixtures import FileCamera, client, frame_plan, frames_directory, frames_of_events, free_port, tiled_server, wait_for
+from archive_fixtures import (
+    FileCamera,
+    client,
+    frame_plan,
+    frames_directory,
+    frames_of_events,
+    free_port,
+    tiled_server,
+    wait_for,
+)
 
 from xbat_live.archive import ArchiveError, ArchiveWriter, TiledServer, connect, open_run, repair
 
@@ -47,7 +56,9 @@ def archive(tiled_server, tmp_path, *plans):
 
 SEQUENCES = [
     pytest.param("dark dark flat primary primary flat primary primary flat primary", id="streams interleave"),
-    pytest.param("flat primary primary! primary flat! flat primary! dark primary", id="orphans between: a rewound point"),
+    pytest.param(
+        "flat primary primary! primary flat! flat primary! dark primary", id="orphans between: a rewound point"
+    ),
     pytest.param("primary! flat! dark! primary flat dark", id="orphans first"),
     pytest.param("primary flat dark primary! flat! dark!", id="orphans last: an aborted exposure"),
     pytest.param("primary primary! primary! primary primary", id="two orphans in a row"),
@@ -76,7 +87,9 @@ def test_every_event_gets_its_own_frame_bit_for_bit(sequence, tiled_server, clie
     names = [name for name, _ in run.client.documents()]
     assert (names[0], names[-1]) == ("start", "stop")
     assert names.count("event") == sum(not entry.endswith("!") for entry in sequence)
-    np.testing.assert_array_equal(open_run(client, uid).frames("primary")[:], frames_of_events(camera.path, sequence, "primary"))
+    np.testing.assert_array_equal(
+        open_run(client, uid).frames("primary")[:], frames_of_events(camera.path, sequence, "primary")
+    )
 
 
 def test_frames_can_be_read_while_the_run_goes_on(tiled_server, client, camera, tmp_path):
@@ -110,7 +123,13 @@ def test_run_is_found_and_read_in_one_line_each(tiled_server, client, camera, tm
                 yield from bps.read(record)
                 yield from bps.save()
 
-        yield from frame_plan(camera, ["primary", "primary", "primary"], readables=[motor], md={"sample": "A"}, at={1: verdict, 2: verdict})
+        yield from frame_plan(
+            camera,
+            ["primary", "primary", "primary"],
+            readables=[motor],
+            md={"sample": "A"},
+            at={1: verdict, 2: verdict},
+        )
 
     (uid,) = archive(tiled_server, tmp_path, plan())
     run = open_run(client)

@@ -21,6 +21,10 @@ _BATCH_SIZE = 1000
 _REFUSED = "outside the readable storage area"
 
 
+class KeyRefusedError(ArchiveError):
+    """The server wants another API key."""
+
+
 class Callback(Protocol):
     """What takes documents."""
 
@@ -34,7 +38,9 @@ def connect(uri: str, api_key: str | None = None) -> Any:
     Raises
     ------
     ArchiveError
-        Nothing answers there, or the key is wrong.
+        Nothing answers there.
+    KeyRefusedError
+        The key is wrong.
     """
     import httpx
     from tiled.client.constructors import from_context
@@ -44,13 +50,15 @@ def connect(uri: str, api_key: str | None = None) -> Any:
     if not answers(uri):  # the client itself would go on trying for 45 s
         raise ArchiveError(f"no Tiled server answers at {uri}; start it with: xbat serve")
     timeout = httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    context, path = Context.from_any_uri(uri, api_key=api_key, timeout=timeout, trust_env=not local, show_progress=False)
+    context, path = Context.from_any_uri(
+        uri, api_key=api_key, timeout=timeout, trust_env=not local, show_progress=False
+    )
     try:
         return from_context(context, node_path_parts=path)
     except httpx.HTTPStatusError as error:
         context.close()
         if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise ArchiveError(
+            raise KeyRefusedError(
                 f"the Tiled server at {uri} refuses the API key; the right one is in `api_key` in the archive's folder"
             ) from error
         raise

@@ -15,7 +15,16 @@ from typing import Any
 
 from xbat_live.archive.journal import Journal, RunRouting
 from xbat_live.archive.settings import ArchiveError
-from xbat_live.archive.upload import RunUpload, answers, connect, explain, is_transient, warm_up, why_unreadable
+from xbat_live.archive.upload import (
+    KeyRefusedError,
+    RunUpload,
+    answers,
+    connect,
+    explain,
+    is_transient,
+    warm_up,
+    why_unreadable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +129,7 @@ class ArchiveWriter:
         self._closing = False
         self._abandoned = False
         self._in_trouble = False
+        self._refused = False
         self._journal_thread = threading.Thread(target=self._record_all, name="archive-journal", daemon=True)
         self._upload_thread = threading.Thread(target=self._upload_all, name="archive-upload", daemon=True)
         self._journal_thread.start()
@@ -206,8 +216,9 @@ class ArchiveWriter:
                 if not answers(self._uri):
                     self._note_error(f"no Tiled server answers at {self._uri}")
                     return
-                if self._in_trouble and self._client is None:  # it answers, but does not let us in
+                if self._refused:
                     return
+                self._wake()  # it is there: no need to sit out the pause between two tries
                 silent_since_s = time.monotonic()
             self._upload_thread.join(0.1)
 
@@ -264,7 +275,7 @@ class ArchiveWriter:
             except Exception as error:  # the archive's trouble must not become the run's
                 if self._abandoned:
                     break
-                self._in_trouble = True
+                self._in_trouble, self._refused = True, isinstance(error, KeyRefusedError)
                 self._note_error(explain(error))
                 with self._changed:
                     self._changed.wait(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
@@ -284,7 +295,10 @@ class ArchiveWriter:
                     return
         except Exception as error:
             upload.restart()
-            if not self._abandoned and not is_transient(error) or (_is_server_error(error) and upload.attempts >= _SERVER_ERRORS_ALLOWED):
+            hopeless = not is_transient(error) or (
+                _is_server_error(error) and upload.attempts >= _SERVER_ERRORS_ALLOWED
+            )
+            if hopeless and not self._abandoned:
                 upload.failed = explain(error)
                 self._given_up.append(upload.uid)
                 logger.exception("run %s is not archived, its documents stay in %s", upload.uid, upload.path)

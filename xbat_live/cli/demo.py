@@ -110,9 +110,9 @@ def _tell(display: Display, state: RunState, summary: SeriesSummary | None, fold
             style="bold",
         )
     display.say("look at the results:")
-    display.console.print(f"  xbat serve {folder / 'archive'}        # then open the printed address")
-    display.console.print(f"  frames      {folder / 'frames'}        # HDF5, /entry/data/data, flat, dark")
-    display.console.print(f"  dose ledger {folder / 'ledger'}")
+    display.console.print(f"  xbat serve {folder / 'archive'}        # then open the printed address", soft_wrap=True)
+    display.console.print(f"  frames      {folder / 'frames'}        # HDF5, /entry/data/data, flat, dark", soft_wrap=True)
+    display.console.print(f"  dose ledger {folder / 'ledger'}", soft_wrap=True)
 
 
 def _shortest(path: Path) -> Path:

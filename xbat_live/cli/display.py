@@ -50,7 +50,7 @@ class Display:
 
     def say(self, text: str, style: str = "") -> None:
         """Print one line with the time since the start."""
-        self.console.print(Text(f"{time.monotonic() - self._start_s:6.1f} s  ", style="dim"), Text(text, style=style), sep="")
+        self.console.print(Text(f"{time.monotonic() - self._start_s:6.1f} s  ", style="dim"), Text(text, style=style), sep="", soft_wrap=True)
 
     def update(self, state: RunState, what: str) -> None:
         """Show the state of the run; called from the RunEngine for every document, so it only does what is cheap."""

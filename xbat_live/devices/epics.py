@@ -58,7 +58,7 @@ def address_list() -> str:
 
 
 def connection_errors() -> tuple[type[Exception], ...]:
-    """Return what ophyd and pyepics raise when an IOC does not answer; all are an absent IOC, and none says so alone."""
+    """Return what ophyd and pyepics raise when an IOC does not answer; whatever the name."""
     from epics import ca
     from ophyd.utils import DisconnectedError
 

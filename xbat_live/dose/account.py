@@ -344,7 +344,7 @@ class DoseAccount:
     def _pending_request(self, reservation_id: int) -> ExposureRequest:
         if reservation_id not in self._pending:
             raise LedgerError(
-                f"{self.ledger.path}: there is no open reservation {reservation_id}; it has ended or was never made"
+                f"{self.ledger.path}: no open reservation {reservation_id}; it has ended or was never made"
             )
         return self._pending[reservation_id]
 
@@ -375,8 +375,7 @@ class DoseAccount:
                 continue
             same_model = exposure.model_id == self._model_id
             converted += not same_model
-            # Fluence is what was recorded for good. Its dose is kept as it was computed then, unless stack or definition
-            # have changed.
+            # Fluence is recorded for good. Its dose is kept as computed then, unless stack or definition changed.
             patch = self._patch(exposure.request, exposure.profile, exposure.gy_cm2 if same_model else None)
             if kind == "reserve":
                 self._promise(number, exposure.request, patch)

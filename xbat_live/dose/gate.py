@@ -119,7 +119,7 @@ class Gate:
         return any(not self._would_be(limit, prospect) <= limit.value for limit in self._binding)
 
     def repeats(self, now_gy: FloatArray, added_gy: FloatArray, rate_gy_s: float) -> float:
-        """Return how many times an exposure that adds `added_gy` to `now_gy`, same shape, may follow; maybe infinity."""
+        """Return how many times an exposure that adds `added_gy` to `now_gy` (same shape) may follow."""
         if self.exceeds(Prospect(0.0, 0.0, 0.0, rate_gy_s)):
             return 0.0
         hit = added_gy > 0

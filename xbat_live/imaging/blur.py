@@ -24,6 +24,8 @@ SIGNAL_SPREAD = 0.6
 """Spread of the logarithm of signal power over directions at one frequency, expected of particles."""
 RETAKE_ODDS = -1.6
 """Log odds from which a frame counts as blurred: a missed blur costs about five times a retaken sharp frame."""
+SHARPER_ODDS = 4.0
+"""Log odds from which one frame shows that a reference of one frame is blurred."""
 MOST_ALIKE = 0.98
 """Upper limit of the correlation of two frames' signals: windows and the sample itself always differ a little."""
 
@@ -251,7 +253,9 @@ class BlurHypotheses:
         return odds, sharper_odds, float(np.exp(log_weight - total) @ self.extents)
 
 
-def judge(fit: KernelFit, hypotheses: BlurHypotheses, pixel_size_um: float, relative_to: str) -> tuple[BlurResult, bool]:
+def judge(
+    fit: KernelFit, hypotheses: BlurHypotheses, pixel_size_um: float, relative_to: str, reference_frames: int = 1
+) -> tuple[BlurResult, bool]:
     """Turn a fitted kernel into a verdict, and whether the reference was itself blurred beyond the limit.
 
     Parameters
@@ -264,6 +268,8 @@ def judge(fit: KernelFit, hypotheses: BlurHypotheses, pixel_size_um: float, rela
         Unbinned pixel, um.
     relative_to
         Names the reference in the reason.
+    reference_frames
+        Frames averaged into the reference: the more agreed on its sharpness, the harder is it to overturn.
     """
     limit_px = hypotheses.limit_px
     largest, smallest, angle_deg, error = fit.principal()
@@ -271,6 +277,7 @@ def judge(fit: KernelFit, hypotheses: BlurHypotheses, pixel_size_um: float, rela
     raw_px = float(np.sqrt(12 * max(largest, 0.0)))
     sigma_px = 12 * error / (2 * max(raw_px, limit_px))
     blurred = odds > 0
+    sharper = sharper_odds > SHARPER_ODDS * (1 + reference_frames) / 2 and smallest < 0
     if blurred:
         extent_px = raw_px
         kind = "isotropic" if smallest > 0.4 * largest else "directional"
@@ -278,6 +285,6 @@ def judge(fit: KernelFit, hypotheses: BlurHypotheses, pixel_size_um: float, rela
         reason = f"blurred by {extent_px:.1f} +- {sigma_px:.1f} px {where} (limit {limit_px:.1f} px) against {relative_to}"
     else:
         extent_px, kind = min(raw_px, max(mean_px, 0.0)), "sharp"
-        reason = f"as sharp as {relative_to}" if sharper_odds < 0 else f"sharper than {relative_to}, which was blurred"
+        reason = f"as sharp as {relative_to}" if not sharper else f"sharper than {relative_to}, which was blurred"
     result = BlurResult(odds, extent_px, extent_px * pixel_size_um, float(sigma_px), angle_deg, kind, blurred, reason)
-    return result, sharper_odds > 0
+    return result, sharper

@@ -141,7 +141,7 @@ class BlurScreen:
             pair = self._engine.refine(self._reference, od, (int(whole[0]), int(whole[1])))
         if pair is None:
             return NOT_JUDGED
-        blur, sharper = judge(fit_pair(pair), self._hypotheses, self.pixel_size_um, "the reference")
+        blur, sharper = judge(fit_pair(pair), self._hypotheses, self.pixel_size_um, "the reference", pair.reference_frames)
         if sharper:
             self._chain = KeyframeChain(self._engine)
             self._reference = None

@@ -226,7 +226,8 @@ class FramePipeline:
         if pair is None or not located.ok:
             return self._verdict("lost", located.reason, located, NOT_JUDGED, corrected, started)
         assert located.keyframe is not None
-        blur, sharper = judge(fit_pair(pair), self._hypotheses, self.pixel_size_um, f"keyframe {located.keyframe.identifier}")
+        name = f"keyframe {located.keyframe.identifier}"
+        blur, sharper = judge(fit_pair(pair), self._hypotheses, self.pixel_size_um, name, pair.reference_frames)
         if blur.is_blurred:
             return self._verdict("blurred", blur.reason, located, blur, corrected, started)
         if sharper:

@@ -60,6 +60,8 @@ class PairShift:
         Power per mode of the noise that both share through the flat.
     spectrum
         The frame's, turned back by the shift onto the reference.
+    reference_frames
+        Frames averaged into the reference.
     """
 
     shift_yx: Float
@@ -70,7 +72,8 @@ class PairShift:
     reference: PolarPower
     cross: Float
     static_power: float
-    spectrum: Complex2D | None
+    spectrum: Complex2D
+    reference_frames: int
     window: CropWindow
     mode_correlation: float
 
@@ -119,7 +122,7 @@ class Keyframe:
         Up to `MOST_AVERAGED` frames: less noise for registration and blur; then frozen, so that the template cannot walk away.
         """
         central = self.central
-        if central is None or pair.spectrum is None or pair.reference is not central.polar or central.averaged >= MOST_AVERAGED:
+        if central is None or pair.reference is not central.polar or central.averaged >= MOST_AVERAGED:
             return
         window = pair.window
         central.averaged += 1
@@ -355,7 +358,7 @@ class ShiftEngine:
         spectrum *= back
         return PairShift(
             at + np.array(whole, float), covariance, float(significance), float(np.clip(coherence, 0, 1)), polar, reference.polar,
-            window.polar_mean(cross.real), static, spectrum, window, shared,
+            window.polar_mean(cross.real), static, spectrum, reference.averaged, window, shared,
         )
 
 

@@ -139,6 +139,7 @@ class RecordedScene:
     """Plays the recorded transmission, mirrored beyond its borders, within the outline of the twin's sample.
 
     Successive sample frames play the recorded sample frames in turn, so each has its own recorded noise.
+    What moved between the recorded frames moves here as well, on top of the twin's truth (0.7 px in the SSRL set).
 
     Parameters
     ----------

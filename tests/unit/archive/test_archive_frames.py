@@ -14,7 +14,8 @@ DESCRIPTOR = {"data_keys": {"image": {"shape": [1, 4, 5], "dtype": "array", "dty
 def consolidator(indices, *, uri="file://localhost/tmp/x.h5", descriptor=DESCRIPTOR, **parameters):
     parameters = {"dataset": "/entry/data/data", "chunk_shape": [1], "multiplier": 1} | parameters
     made = EventFramesConsolidator(
-        {"data_key": "image", "mimetype": "application/x-hdf5", "uri": uri, "parameters": parameters, "uid": "r"}, descriptor
+        {"data_key": "image", "mimetype": "application/x-hdf5", "uri": uri, "parameters": parameters, "uid": "r"},
+        descriptor,
     )
     consume(made, indices)
     return made
@@ -91,9 +92,17 @@ def test_second_file_counts_from_the_end_of_the_first_with_its_orphans(tmp_path)
 @pytest.mark.parametrize(
     ("resource", "patched"),
     [
-        pytest.param({"spec": "AD_HDF5", "resource_kwargs": {"frame_per_point": 1}}, {"frame_per_point": 1, "chunk_shape": [1]}, id="primary"),
-        pytest.param({"spec": "HDF5", "resource_kwargs": {"dataset": "/f"}}, {"dataset": "/f", "chunk_shape": [1]}, id="flat"),
-        pytest.param({"spec": "HDF5", "resource_kwargs": {"chunk_shape": [8]}}, {"chunk_shape": [8]}, id="device knows better"),
+        pytest.param(
+            {"spec": "AD_HDF5", "resource_kwargs": {"frame_per_point": 1}},
+            {"frame_per_point": 1, "chunk_shape": [1]},
+            id="primary",
+        ),
+        pytest.param(
+            {"spec": "HDF5", "resource_kwargs": {"dataset": "/f"}}, {"dataset": "/f", "chunk_shape": [1]}, id="flat"
+        ),
+        pytest.param(
+            {"spec": "HDF5", "resource_kwargs": {"chunk_shape": [8]}}, {"chunk_shape": [8]}, id="device knows better"
+        ),
         pytest.param({"spec": "AD_TIFF", "resource_kwargs": {}}, {}, id="no HDF5"),
     ],
 )

@@ -35,8 +35,11 @@ def limit(gy=1e6, name="limit", **options):
     return DoseLimit(name, "NMC622", limit_gy=gy, **options)
 
 
+LIMITS = (limit(),)
+
+
 @contextmanager
-def account(folder, limits=(limit(),), *, read_only=False, **options):
+def account(folder, limits=LIMITS, *, read_only=False, **options):
     with Ledger.for_sample(folder, "cell", read_only=read_only) as ledger:
         settings_ = {"stack": STACK, "beam": BEAM, "limits": limits, "layer": "cathode", "material": "NMC622"}
         yield DoseAccount(ledger, **(settings_ | options))
@@ -240,7 +243,7 @@ def test_limits_of_another_definition_or_material_are_refused(tmp_path, limits, 
 
 def test_a_beam_too_small_for_the_map_is_refused(tmp_path):
     with (
-        pytest.raises(ValueError, match="too coarse for a beam 0.03 um wide"),
+        pytest.raises(ValueError, match=r"too coarse for a beam 0\.03 um wide"),
         account(tmp_path, beam=Beam.top_hat(1e10, (0.03, 0.03))),
     ):
         pass
@@ -281,7 +284,7 @@ def test_the_map_follows_the_sample_coordinate(tmp_path):
         assert (result.x_um[0], result.x_um[-1], result.dose_gy.shape) == (-99.5, 99.5, (200, 200))
 
 
-# -- the ledger's word ---------------------------------------------------------------------------------------------------
+# -- the ledger's word -----------------------------------------------------------------------------------------------
 
 positions = st.floats(-60, 60)
 steps = st.lists(

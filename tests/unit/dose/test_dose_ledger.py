@@ -177,7 +177,8 @@ WRITER = """
 import sys, time
 from xbat_live.dose import Entry, Ledger
 ledger = Ledger(sys.argv[1])
-record = ledger.append(Entry("reserve", x_um=0.0, y_um=0.0, energy_ev=8562.0, open_time_s=1.0, flux_ph_s=1e10, on_sample=True))
+entry = Entry("reserve", x_um=0.0, y_um=0.0, energy_ev=8562.0, open_time_s=1.0, flux_ph_s=1e10, on_sample=True)
+record = ledger.append(entry)
 print(record.seq, flush=True)
 time.sleep(60)
 """

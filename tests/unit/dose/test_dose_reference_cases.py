@@ -44,7 +44,7 @@ NOTEBOOK = "Jousseaume 2023; STardif/dose_estimation notebook"
 
 CASES = [
     ("P01 removed upstream", lambda: 1 - ROCK.transmission_to("cathode", 8390.0), 0.2122, 0.05, LA_PORTA + ": 21 %"),
-    ("P02 flux on the electrode", lambda: ROCK_FLUX_PH_S * ROCK.transmission_to("cathode", 8390.0), 8.201e11, 0.015, LA_PORTA),
+    ("P02 electrode", lambda: ROCK_FLUX_PH_S * ROCK.transmission_to("cathode", 8390.0), 8.201e11, 0.015, LA_PORTA),
     ("P03 rate in LiNiO2", rock_rate, 4136, 0.03, "published model"),
     ("P04 rate, no pores", lambda: rock_rate(stack=rock_without_pores()), 3575, 0.03, "Eq. 2 read literally"),
     ("P05 rate over a scan", lambda: rock_rate(np.linspace(8266.0, 8878.0, 580)).mean(), 3749, 0.04, "Eq. 3"),

@@ -8,10 +8,11 @@ from xbat_live.dose import Beam, DoseAccount, DoseLimit, ExposureRequest, Ledger
 
 SAMPLE = (-100.0, 100.0, -100.0, 100.0)
 FAR = (-1e4, 1e4, -1e4, 1e4)
+LIMITS = (DoseLimit("limit", "NMC622", limit_gy=1e6),)
 
 
 @contextmanager
-def account(folder, dosed=(), limits=(DoseLimit("limit", "NMC622", limit_gy=1e6),)):
+def account(folder, dosed=(), limits=LIMITS):
     with Ledger.for_sample(folder, "cell") as ledger:
         dose = DoseAccount(
             ledger,

@@ -75,7 +75,8 @@ def test_attenuator_scales_dose_and_ion_chamber(clock, transmission):
     clock.now_s += 1.0
     twin.close_shutter(clock.now_s)
     assert twin.peak_dose_gy() == pytest.approx(transmission * peak_rate_gy_s(QUIET), rel=0.01)
-    assert twin.i0_na() == pytest.approx(transmission * 8.0, rel=0.01)
+    expected_na = transmission * QUIET.flux_ph_s * QUIET.i0_na_per_ph_s
+    assert twin.i0_na() == pytest.approx(expected_na, rel=0.01)
 
 
 def test_moving_with_open_shutter_spreads_the_dose(clock):

@@ -111,7 +111,7 @@ def test_drift_moves_the_content_and_the_stage_follows_it():
 
 
 def test_beer_lambert(still, flat):
-    """Transmission follows thickness times attenuation: two energies above the edge differ by their coefficients only."""
+    """Optical density is thickness times attenuation: two energies above the edge differ by coefficients only."""
     still.go(0.0)
     oxide, cell = NickelOxide(), Cell(STILL)
     images = {}

@@ -39,10 +39,10 @@ _GEOMETRY = {"SizeX", "SizeY", "MinX", "MinY", "BinX", "BinY"}
 
 
 class Camera(SettingsGroup):
-    """The TXM camera. Putting `Acquire` completes when the frames are taken, and on disk if captured (busy).
+    """The TXM camera. Putting `Acquire` completes when the frames are taken and, if captured, on disk (busy record).
 
-    Trigger modes: Internal exposes at once; Software waits for ``SoftwareTrigger`` = 1; External for the next opening of
-    the fast shutter. `NumExposures` stays 1.
+    Trigger modes: Internal exposes at once; Software waits for ``SoftwareTrigger`` = 1; External for the next opening
+    of the fast shutter. `NumExposures` stays 1.
     """
 
     acquire = choice_setting("Acquire", ("Done", "Acquire"))
