@@ -15,10 +15,11 @@ _PLANE = 2  # dimensions of one frame
 class EventFramesConsolidator(HDF5Consolidator):
     """Serve row ``i`` of a stream as the frame that Event ``i`` refers to.
 
-    Tiled takes the first rows of the dataset, as many as there were Events. That is wrong as soon as the file holds a
-    frame without an Event (a rewound point after a pause, an aborted exposure): every later Event then gets the frame
-    before its own, silently. This class passes the rows to the reader: as a slice (``"0:7"``) while they are without
-    gaps, else as a list. The stock HDF5 adapter of the server takes both, so any Tiled server can serve such runs.
+    The plugin counts Events only. As soon as the file holds a frame without an Event (a rewound point after a pause, an
+    aborted exposure, a frame just being taken), Tiled answers 422, "Can not reshape", for the whole stream, and
+    ``run.validate()`` mends that by serving all rows of the file, so that row and Event no longer agree. This class
+    passes the rows to the reader: as a slice (``"0:7"``) while they are without gaps, else as a list. The stock HDF5
+    adapter of the server takes both, so any Tiled server can serve such runs.
 
     Documents without gaps give the same arrays as before; a ``slice`` that a StreamResource brings along is left alone.
     """

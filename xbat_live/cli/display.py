@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -68,7 +67,7 @@ class Display:
         """Print the result as one JSON object on standard output, when `as_json`."""
         if not self.as_json:
             return
-        content = asdict(state) | {
+        content = vars(state) | {
             "rejected": state.rejected,
             "relocations": state.count("relocate"),
             "retakes": state.count("retake"),
@@ -76,8 +75,7 @@ class Display:
         }
         content["decisions"] = [{"t_s": round(t, 2), "action": action, "reason": reason} for t, action, reason in state.decisions]
         del content["started_s"]
-        json.dump(_finite(content | extra), sys.stdout, indent=1, default=str)
-        sys.stdout.write("\n")
+        sys.stdout.write(json.dumps(_finite(content | extra), indent=1, default=str) + "\n")
 
 
 def _finite(value: Any) -> Any:

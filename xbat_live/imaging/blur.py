@@ -22,8 +22,8 @@ FLOOR_ERROR = 0.02
 """Relative uncertainty of the noise floor (white noise measured in the corner of the spectrum)."""
 SIGNAL_SPREAD = 0.6
 """Spread of the logarithm of signal power over directions at one frequency, expected of particles."""
-RETAKE_ODDS = -1.6
-"""Log odds from which a frame counts as blurred: a missed blur costs about five times a retaken sharp frame."""
+RETAKE_ODDS = -3.0
+"""Log odds from which a frame counts as blurred: a missed blur costs about twenty times a retaken sharp frame."""
 SHARPER_ODDS = 4.0
 """Log odds from which one frame shows that a reference of one frame is blurred."""
 MOST_ALIKE = 0.98
@@ -37,7 +37,7 @@ class BlurResult:
     Attributes
     ----------
     score
-        Natural logarithm of the odds that the frame is blurred by the limit or more, plus 1.6 (a miss costs five times a needless
+        Natural logarithm of the odds that the frame is blurred by the limit or more, plus 3 (a miss costs twenty times a needless
         retake); above 0 is blurred.
     extent_px, extent_um
         Full length of the line kernel with the same spread as the blur along its longest axis (sqrt(12) standard deviations),
@@ -225,10 +225,13 @@ class BlurHypotheses:
         Extent from which a frame counts as blurred, unbinned px.
     prior_blurred
         Share of blurred frames expected.
+    retake_odds
+        Log odds from which to reject.
     """
 
-    def __init__(self, limit_px: float, prior_blurred: float = 0.15) -> None:
+    def __init__(self, limit_px: float, prior_blurred: float = 0.15, retake_odds: float = RETAKE_ODDS) -> None:
         self.limit_px = limit_px
+        self.retake_odds = retake_odds
         extents = np.arange(1.0, 20.01, 0.5)
         angles = np.deg2rad(np.arange(0, 180, 15))
         length, angle = (item.ravel() for item in np.meshgrid(extents, angles))
@@ -248,7 +251,7 @@ class BlurHypotheses:
         log_weight = self.log_prior - 0.5 * np.einsum("ib,ib->b", difference, np.linalg.solve(covariance, difference))
         blurred, sharper = self.extents >= self.limit_px, self.extents <= -self.limit_px
         total = logsumexp(log_weight)
-        odds = float(logsumexp(log_weight[blurred]) - logsumexp(log_weight[~blurred])) - RETAKE_ODDS
+        odds = float(logsumexp(log_weight[blurred]) - logsumexp(log_weight[~blurred])) - self.retake_odds
         sharper_odds = float(logsumexp(log_weight[sharper]) - logsumexp(log_weight[~sharper]))
         return odds, sharper_odds, float(np.exp(log_weight - total) @ self.extents)
 
@@ -285,6 +288,9 @@ def judge(
         reason = f"blurred by {extent_px:.1f} +- {sigma_px:.1f} px {where} (limit {limit_px:.1f} px) against {relative_to}"
     else:
         extent_px, kind = min(raw_px, max(mean_px, 0.0)), "sharp"
-        reason = f"as sharp as {relative_to}" if not sharper else f"sharper than {relative_to}, which was blurred"
+        # What could hide: three standard errors of the kernel's variance, as a line.
+        hidden_px = float(np.sqrt(12 * 3 * error))
+        doubt = f"; at this dose blur up to {hidden_px:.0f} px cannot be told" if hidden_px > 1.3 * limit_px else ""
+        reason = f"as sharp as {relative_to}{doubt}" if not sharper else f"sharper than {relative_to}, which was blurred"
     result = BlurResult(odds, extent_px, extent_px * pixel_size_um, float(sigma_px), angle_deg, kind, blurred, reason)
     return result, sharper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ AMBIGUITY = 0.9
 MOST_SIGMA_PX = 0.7
 HANDOVER = 0.9
 MOST_KEYFRAMES = 6
+RECENT_FRAMES = 4
+"""Accepted frames kept to be averaged into the next keyframe at once: a handover would otherwise start from one noisy frame."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class KeyframeChain:
         self._active: Keyframe | None = None
         self._next_identifier = 0
         self._last_yx: Float = np.zeros(2)
+        self._recent: deque[tuple[Float2D, Float]] = deque(maxlen=RECENT_FRAMES)
 
     @property
     def empty(self) -> bool:
@@ -119,6 +123,7 @@ class KeyframeChain:
             raise ValueError("only a located frame can be accepted")
         self._last_yx = located.position_yx
         self._active = keyframe
+        self._recent.append((od, located.position_yx / self.engine.bin))
         reach = HANDOVER * np.array(self.engine.margin)
         if (np.abs(pair.shift_yx) <= reach).all():
             keyframe.absorb(pair)
@@ -126,12 +131,20 @@ class KeyframeChain:
         if not as_keyframe:
             return None
         position, covariance = self._fused(od, keyframe, pair)
-        return self._add(od, weight, position, covariance)
+        added = self._add(od, weight, position, covariance)
+        for earlier, earlier_yx in list(self._recent)[:-1]:
+            whole = np.rint(earlier_yx - position).astype(int)
+            if (np.abs(whole) <= self.engine.margin).all():
+                edge = self.engine.refine(added, earlier, (int(whole[0]), int(whole[1])))
+                if edge is not None and edge.significance > LEAST_SIGNIFICANCE:
+                    added.absorb(edge)
+        return added
 
     def restart(self, located: Located, od: Float2D, weight: Float2D) -> Keyframe:
         """Forget all keyframes (they were blurred) and go on from this frame; positions stay relative to the first one."""
         scale = self.engine.bin
         self.keyframes.clear()
+        self._recent.clear()
         return self._add(od, weight, located.position_yx / scale, located.covariance / scale**2)
 
     def _fused(self, od: Float2D, keyframe: Keyframe, pair: PairShift) -> tuple[Float, Float]:

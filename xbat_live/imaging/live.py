@@ -112,7 +112,6 @@ class BlurScreen:
         self._corrector.set_flat(flat)
         self._engine = ShiftEngine(self._corrector.binned_shape, 2)
         self._hypotheses = BlurHypotheses(limit_px)
-        self._first_hypotheses = BlurHypotheses(1.12 * limit_px)
         self._chain = KeyframeChain(self._engine)
         self._reference: Keyframe | None = None
 
@@ -128,9 +127,9 @@ class BlurScreen:
         """
         od, weight = self._corrector.correct(np.asarray(frame)).od, self._corrector.weight
         if self._reference is None:
-            central = self._engine.central_spectrum(od, weight)
-            fit = fit_alone(central.polar, self._engine.central, central.mode_correlation)
-            blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
+            whole = self._engine.whole_spectrum(od, weight)
+            fit = fit_alone(whole.polar, self._engine.whole, whole.mode_correlation)
+            blur, _ = judge(fit, self._hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
             if not blur.is_blurred:
                 self._reference = self._chain.start(od, weight).keyframe
             return blur

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xbat_live.imaging.blur import NOT_JUDGED, BlurHypotheses, BlurResult, fit_alone, fit_pair, judge
+from xbat_live.imaging.blur import NOT_JUDGED, BlurHypotheses, BlurResult, KernelFit, fit_alone, fit_pair, judge
 from xbat_live.imaging.checks import check_light, check_raw
 from xbat_live.imaging.correction import Corrected, Corrector
 from xbat_live.imaging.keyframes import KeyframeChain, Located, structure_significance
@@ -125,8 +125,6 @@ class FramePipeline:
         self._dark_offset = dark_offset
         self._engine = ShiftEngine(self._corrector.binned_shape, bin, workers)
         self._hypotheses = BlurHypotheses(blur_limit_px)
-        # One spectrum says less than two: be slower to reject a first frame, a later sharp one re-anchors.
-        self._first_hypotheses = BlurHypotheses(1.12 * blur_limit_px)
         self._fields: OrderedDict[str, KeyframeChain] = OrderedDict()
         self._previous: NDArray[np.generic] | None = None
 
@@ -201,12 +199,12 @@ class FramePipeline:
 
     def _first(self, chain: KeyframeChain, key: str, corrected: Corrected, started: float) -> FrameVerdict:
         engine, weight = self._engine, self._corrector.weight
-        central = engine.central_spectrum(corrected.od, weight)
-        strength = structure_significance(central.polar, engine.central, central.mode_correlation)
+        whole = engine.whole_spectrum(corrected.od, weight)
+        strength = structure_significance(whole.polar, engine.whole, whole.mode_correlation)
         if strength < LEAST_STRUCTURE:
             return self._rejected(key, "blank", _blank(strength), corrected.transmission, started)
-        fit = fit_alone(central.polar, engine.central, central.mode_correlation)
-        blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
+        fit = fit_alone(whole.polar, engine.whole, whole.mode_correlation)
+        blur, _ = judge(fit, self._hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
         if blur.is_blurred:
             return self._rejected(key, "blurred", blur.reason, corrected.transmission, started, blur)
         located = chain.start(corrected.od, weight)
@@ -226,8 +224,9 @@ class FramePipeline:
         if pair is None or not located.ok:
             return self._verdict("lost", located.reason, located, NOT_JUDGED, corrected, started)
         assert located.keyframe is not None
-        name = f"keyframe {located.keyframe.identifier}"
-        blur, sharper = judge(fit_pair(pair), self._hypotheses, self.pixel_size_um, name, pair.reference_frames)
+        fit, keyframe = fit_pair(pair), located.keyframe
+        relative = KernelFit(fit.kernel - keyframe.kernel_baseline, fit.covariance)
+        blur, sharper = judge(relative, self._hypotheses, self.pixel_size_um, f"keyframe {keyframe.identifier}", pair.reference_frames)
         if blur.is_blurred:
             return self._verdict("blurred", blur.reason, located, blur, corrected, started)
         if sharper:
@@ -235,6 +234,7 @@ class FramePipeline:
             reason = f"{blur.reason}; reference replaced, frames of {key} accepted so far may be blurred"
             logger.warning("field %s: %s", key, reason)
             return self._verdict("accepted", reason, located, blur, corrected, started, keyframe_id=fresh.identifier, reanchored=True)
+        keyframe.calibrate(fit.kernel)
         if blur.extent_px > KEYFRAME_EXTENT_PX:
             return self._verdict("accepted", blur.reason, located, blur, corrected, started)
         handed_over = chain.accept(located, corrected.od, weight)

@@ -24,6 +24,8 @@ SEARCH_PX = 10
 """Half width, binned px, of the correlation surface searched around the coarse shift."""
 LEAST_OVERLAP = 0.3
 MARGIN_FRACTION = 0.1
+MOST_BASELINE = 0.7
+"""Unbinned px squared; a line of 2.9 px."""
 MOST_AVERAGED = 8
 SYSTEMATIC_PX = 0.004
 """Unbinned px added in quadrature to every sigma: interpolation and window errors that the residual phases do not show."""
@@ -115,6 +117,24 @@ class Keyframe:
         self.coarse: Float2D | None = None
         self.coarse_spectrum: Complex2D | None = None
         self.central: _Central | None = None
+        self.kernel_sum: Float = np.zeros(3)
+        self.kernel_count = 0
+
+    @property
+    def kernel_baseline(self) -> Float:
+        """Mean blur kernel (s_xx, s_xy, s_yy; px squared) of sharp frames against this one: what its own noise feigns.
+
+        Shrunk towards zero and limited, so that a slow loss of focus is not taken for granted.
+        """
+        return np.clip(self.kernel_sum / (self.kernel_count + 3.0), -MOST_BASELINE, MOST_BASELINE)
+
+    def calibrate(self, kernel: Float) -> None:
+        """Take in the kernel fitted to an accepted frame."""
+        if self.kernel_count >= 40:
+            self.kernel_sum *= 39 / 40
+            self.kernel_count -= 1
+        self.kernel_sum = self.kernel_sum + kernel
+        self.kernel_count += 1
 
     def absorb(self, pair: PairShift) -> None:
         """Average a sharp frame of the same material into the cached spectrum.
@@ -165,6 +185,7 @@ class ShiftEngine:
         crop = [fast_even_length(int(n * (1 - 2 * MARGIN_FRACTION))) for n in binned_shape]
         self.central = CropWindow((crop[0], crop[1]), bin_factor, workers)
         self.margin = ((binned_shape[0] - crop[0]) // 2, (binned_shape[1] - crop[1]) // 2)
+        self._whole: CropWindow | None = None
         self.static_ratio: float | None = None
         """Share of a frame's noise that is the flat's; set to None when the flat changes."""
         self._windows: OrderedDict[tuple[int, int], CropWindow] = OrderedDict()
@@ -251,11 +272,21 @@ class ShiftEngine:
 
     def central_spectrum(self, od: Float2D, weight: Float2D) -> _Central:
         """Return window, spectrum and polar power of the central crop."""
-        y, x = self.margin
-        ny, nx = self.central.shape
-        window = self.central.window(weight[y : y + ny, x : x + nx])
-        spectrum = self.central.transform(od, self.margin, window)
-        return _Central(window, spectrum, self.central.polar(spectrum), mode_correlation(window))
+        return _crop_spectrum(self.central, od, weight, self.margin)
+
+    def whole_spectrum(self, od: Float2D, weight: Float2D) -> _Central:
+        """Return the same of (nearly) the whole frame, geometry `whole`."""
+        if self._whole is None:
+            size = [fast_even_length(n) for n in self.shape]
+            self._whole = CropWindow((size[0], size[1]), self.bin, self.workers)
+        return _crop_spectrum(self._whole, od, weight, (0, 0))
+
+    @property
+    def whole(self) -> CropWindow:
+        """Geometry of `whole_spectrum`."""
+        if self._whole is None:
+            raise RuntimeError("call whole_spectrum() first")
+        return self._whole
 
     def _fine_step(self, keyframe: Keyframe, od: Float2D, whole: tuple[int, int], *, search: bool) -> PairShift | None:
         if all(abs(d) <= m for d, m in zip(whole, self.margin, strict=True)):
@@ -360,6 +391,13 @@ class ShiftEngine:
             at + np.array(whole, float), covariance, float(significance), float(np.clip(coherence, 0, 1)), polar, reference.polar,
             window.polar_mean(cross.real), static, spectrum, reference.averaged, window, shared,
         )
+
+
+def _crop_spectrum(geometry: CropWindow, od: Float2D, weight: Float2D, corner: tuple[int, int]) -> _Central:
+    (y, x), (ny, nx) = corner, geometry.shape
+    window = geometry.window(weight[y : y + ny, x : x + nx])
+    spectrum = geometry.transform(od, corner, window)
+    return _Central(window, spectrum, geometry.polar(spectrum), mode_correlation(window))
 
 
 def _signal_to_noise_weight(window: CropWindow, frame: PolarPower, reference: PolarPower) -> Float2D:
