@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bluesky import RunEngine
@@ -40,6 +41,7 @@ from xbat_live.plans import (
 logger = logging.getLogger(__name__)
 
 SPOT_STEP_UM = 5.0
+DRAIN_S = 60.0
 
 
 @dataclass
@@ -94,10 +96,19 @@ class Session:
 
 
 @contextmanager
-def open_session(config: ExperimentConfig, *, progress: RunProgress | None = None) -> Iterator[Session]:
+def open_session(
+    config: ExperimentConfig, *, progress: RunProgress | None = None, tell: Callable[[str], None] = logger.warning
+) -> Iterator[Session]:
     """Connect to the beamline, open the sample's ledger and put the RunEngine together.
 
-    The shutter is told to close on entry and on exit.
+    The shutter is told to close on entry and on exit. On exit the archive is drained.
+
+    Parameters
+    ----------
+    progress
+        Subscribed to the documents.
+    tell
+        Gets a line when documents did not reach the archive, with the remedy.
 
     Raises
     ------
@@ -133,7 +144,7 @@ def open_session(config: ExperimentConfig, *, progress: RunProgress | None = Non
         run_engine.subscribe(analysis)
         if progress is not None:
             run_engine.subscribe(progress)
-        archive = open_archive(config, stack)
+        archive = open_archive(config, stack, tell)
         if archive is not None:
             run_engine.subscribe(archive)
         stack.callback(beamline.shutter.close_now)
@@ -241,15 +252,28 @@ def _travel_um(limits: tuple[float, float]) -> tuple[float, float]:
     return (low_um, high_um) if low_um < high_um else (-1e6, 1e6)
 
 
-def open_archive(config: ExperimentConfig, stack: ExitStack) -> ArchiveWriter | None:
+def open_archive(config: ExperimentConfig, stack: ExitStack, tell: Callable[[str], None]) -> ArchiveWriter | None:
     """Return the writer to Tiled, drained when `stack` closes; None when the configuration has no server."""
     section = config.archive
     if not section.enabled or section.uri is None:
         return None
-    backup = config.path(section.directory) / "backup"
-    writer = ArchiveWriter(section.uri, section.api_key, backup_directory=backup)
-    stack.callback(writer.close)
+    directory = config.path(section.directory)
+    writer = ArchiveWriter(section.uri, section.api_key, backup_directory=directory / "backup")
+    stack.callback(_drain, writer, directory, tell)
     return writer
+
+
+def _drain(writer: ArchiveWriter, directory: Path, tell: Callable[[str], None]) -> None:
+    report = writer.close(timeout_s=DRAIN_S)
+    if report.complete:
+        return
+    trouble = f" ({report.last_error})" if report.last_error else ""
+    if report.runs_in_backup:
+        tell(f"{report.backlog} documents are not in Tiled yet{trouble}; they are safe in the backup: xbat archive repair {directory}")
+    if report.unreadable:
+        tell(f"Tiled cannot read the frames of {', '.join(report.unreadable)}{trouble}")
+    if report.lost:
+        tell(f"{report.lost} documents could not even be written to the backup{trouble}")
 
 
 def _timed_step(step: ProtocolStep) -> TimedStep:

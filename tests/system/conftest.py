@@ -80,4 +80,6 @@ def demo_client(demo_run):
 
     with TiledServer(demo_run.folder / "archive", readable_storage=[demo_run.folder / "frames"]) as server:
         server.wait_ready(timeout_s=90)
-        yield from_uri(server.uri, api_key=server.api_key)
+        client = from_uri(server.uri, api_key=server.api_key)
+        yield client
+        client.context.close()

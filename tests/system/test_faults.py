@@ -111,6 +111,7 @@ def test_ctrl_c_closes_the_shutter_and_ends_the_run(tmp_path, times):
         output, errors = process.communicate(timeout=60)
         assert process.returncode == 130, errors
         assert "shutter closed" in errors
+        assert json.loads(output)["exit_status"] in ("success", "abort")  # the run is closed, and its result printed
         assert closed(bench)
         counts = bench.counts()
     assert counts["reserve"] == counts["settle"] + counts.get("void", 0)  # nothing is left open in the ledger

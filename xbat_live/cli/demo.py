@@ -12,8 +12,8 @@ import typer
 
 from xbat_live import __version__
 from xbat_live.cli.display import Display
-from xbat_live.cli.errors import EXIT_RUN_FAILED, exit_on_error
-from xbat_live.cli.run import acquire
+from xbat_live.cli.errors import exit_on_error
+from xbat_live.cli.run import acquire, leave_on
 from xbat_live.cli.services import with_archive
 from xbat_live.config import ExperimentConfig, load_config
 from xbat_live.units import format_si
@@ -51,9 +51,7 @@ def demo(
     relative = _shortest(folder)
     display.result(state, outcome=summary.outcome if summary else str(error), directory=str(folder))
     _tell(display, state, summary, relative)
-    if error is not None:
-        display.say(f"run failed: {error}", style="bold red")
-        raise typer.Exit(EXIT_RUN_FAILED)
+    leave_on(error, display)
 
 
 def start_services(

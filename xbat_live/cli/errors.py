@@ -29,13 +29,10 @@ def exit_on_error() -> Iterator[None]:
 def _code(error: Exception) -> int | None:
     # Imported here: these modules load Channel Access and bluesky, which `xbat config` has no use for.
     from xbat_live.archive import ArchiveError
-    from xbat_live.cli.interrupt import Interrupted
     from xbat_live.devices import BeamlineConnectionError, BeamlineUnitError, ChannelAccessError
     from xbat_live.dose import DoseRefused, LedgerError
     from xbat_live.preflight import PreflightError
 
-    if isinstance(error, Interrupted):
-        return EXIT_INTERRUPTED
     if isinstance(error, PreflightError):
         return EXIT_CONFIG
     if isinstance(error, BeamlineConnectionError | BeamlineUnitError | ChannelAccessError):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xbat_live import __version__
-from xbat_live.cli import config, demo, doctor, run, serve, sim
+from xbat_live.cli import archive, config, demo, doctor, run, serve, sim
 
 app = typer.Typer(
     name="xbat",
@@ -43,6 +43,7 @@ app.command()(serve.serve)
 app.command()(run.run)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")
+app.add_typer(archive.app, name="archive")
 
 if __name__ == "__main__":
     app()

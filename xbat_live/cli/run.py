@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +11,7 @@ import typer
 
 from xbat_live.cli.config import parse_changes
 from xbat_live.cli.display import Display
-from xbat_live.cli.errors import EXIT_RUN_FAILED, exit_on_error
+from xbat_live.cli.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, exit_on_error
 from xbat_live.cli.services import archive_for
 from xbat_live.config import ExperimentConfig, load_config
 
@@ -36,9 +38,20 @@ def run(
         with archive_for(config, display) as config:
             state, summary, error = acquire(config, display)
     display.result(state, outcome=summary.outcome if summary else str(error))
-    if error is not None:
-        display.say(f"run failed: {error}", style="bold red")
-        raise typer.Exit(EXIT_RUN_FAILED)
+    leave_on(error, display)
+
+
+def leave_on(error: Exception | None, display: Display) -> None:
+    """End the command with the exit code of a run's error; return when there is none."""
+    if error is None:
+        return
+    from xbat_live.cli.interrupt import Interrupted
+
+    if isinstance(error, Interrupted):
+        display.say(str(error), style="bold yellow")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    display.say(f"run failed: {error}", style="bold red")
+    raise typer.Exit(EXIT_RUN_FAILED)
 
 
 def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, SeriesSummary | None, Exception | None]:
@@ -51,31 +64,30 @@ def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, Serie
     summary
         The plan's value; None when it failed.
     error
-        Why it failed.
+        Why it failed; `Interrupted` when the operator ended it.
 
     Raises
     ------
-    ConfigError, PreflightError, BeamlineConnectionError, DoseError, Interrupted
-        Before the run, or because the operator ended it.
+    ConfigError, PreflightError, BeamlineConnectionError, LedgerError
+        Before the run.
     """
     from xbat_live.devices import configure_channel_access
 
     configure_channel_access(config.beamline.channel_access.environment())  # before anything imports ophyd
     from xbat_live import preflight
     from xbat_live.callbacks import RunProgress
-    from xbat_live.cli.interrupt import Interrupted, run_interruptibly
+    from xbat_live.cli.interrupt import run_interruptibly
     from xbat_live.session import open_session
 
     progress = RunProgress(display.update)
-    with open_session(config, progress=progress) as session:
+    with open_session(config, progress=progress, tell=display.say) as session:
         preflight.check(config, session.beamline, session.guard.account)
         try:
-            with display:
+            # bluesky prints of pausing on standard output, which is the result's
+            with display, redirect_stdout(sys.stderr):
                 summary = run_interruptibly(
                     session.run_engine, session.plan(), session.beamline.shutter.close_now, display.say
                 )
-        except Interrupted:
-            raise
         except Exception as error:  # whatever ended the plan is told to the operator, with the run's documents safe by now
             return progress.state, None, error
     return progress.state, summary, None

@@ -24,6 +24,10 @@ SIGNAL_SPREAD = 0.6
 """Spread of the logarithm of signal power over directions at one frequency, expected of particles."""
 RETAKE_ODDS = -3.0
 """Log odds from which a frame counts as blurred: a missed blur costs about twenty times a retaken sharp frame."""
+FIRST_LIMIT = 1.1
+"""The limit for a first frame over that for later ones: microscopes have an anisotropy of their own (3.5 px in the SSRL frames)."""
+FIRST_RETAKE_ODDS = -2.5
+"""As `RETAKE_ODDS`, for a first frame: a miss is found out when a sharp frame follows."""
 SHARPER_ODDS = 4.0
 """Log odds from which one frame shows that a reference of one frame is blurred."""
 MOST_ALIKE = 0.98

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from xbat_live.imaging.blur import NOT_JUDGED, BlurHypotheses, BlurResult, fit_alone, fit_pair, judge
+from xbat_live.imaging.blur import FIRST_LIMIT, FIRST_RETAKE_ODDS, NOT_JUDGED, BlurHypotheses, BlurResult, fit_alone, fit_pair, judge
 from xbat_live.imaging.correction import Corrector
 from xbat_live.imaging.keyframes import KeyframeChain, Located
 from xbat_live.imaging.registration import Keyframe, ShiftEngine
@@ -112,6 +112,7 @@ class BlurScreen:
         self._corrector.set_flat(flat)
         self._engine = ShiftEngine(self._corrector.binned_shape, 2)
         self._hypotheses = BlurHypotheses(limit_px)
+        self._first_hypotheses = BlurHypotheses(FIRST_LIMIT * limit_px, retake_odds=FIRST_RETAKE_ODDS)
         self._chain = KeyframeChain(self._engine)
         self._reference: Keyframe | None = None
 
@@ -129,7 +130,7 @@ class BlurScreen:
         if self._reference is None:
             whole = self._engine.whole_spectrum(od, weight)
             fit = fit_alone(whole.polar, self._engine.whole, whole.mode_correlation)
-            blur, _ = judge(fit, self._hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
+            blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
             if not blur.is_blurred:
                 self._reference = self._chain.start(od, weight).keyframe
             return blur

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xbat_live.imaging.blur import NOT_JUDGED, BlurHypotheses, BlurResult, KernelFit, fit_alone, fit_pair, judge
+from xbat_live.imaging.blur import FIRST_LIMIT, FIRST_RETAKE_ODDS, NOT_JUDGED, BlurHypotheses, BlurResult, KernelFit, fit_alone, fit_pair, judge
 from xbat_live.imaging.checks import check_light, check_raw
 from xbat_live.imaging.correction import Corrected, Corrector
 from xbat_live.imaging.keyframes import KeyframeChain, Located, structure_significance
@@ -125,6 +125,7 @@ class FramePipeline:
         self._dark_offset = dark_offset
         self._engine = ShiftEngine(self._corrector.binned_shape, bin, workers)
         self._hypotheses = BlurHypotheses(blur_limit_px)
+        self._first_hypotheses = BlurHypotheses(FIRST_LIMIT * blur_limit_px, retake_odds=FIRST_RETAKE_ODDS)
         self._fields: OrderedDict[str, KeyframeChain] = OrderedDict()
         self._previous: NDArray[np.generic] | None = None
 
@@ -204,7 +205,7 @@ class FramePipeline:
         if strength < LEAST_STRUCTURE:
             return self._rejected(key, "blank", _blank(strength), corrected.transmission, started)
         fit = fit_alone(whole.polar, engine.whole, whole.mode_correlation)
-        blur, _ = judge(fit, self._hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
+        blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
         if blur.is_blurred:
             return self._rejected(key, "blurred", blur.reason, corrected.transmission, started, blur)
         located = chain.start(corrected.od, weight)
