@@ -5,25 +5,25 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from xbat_live.units import c_rate, quantity
+from xbat_live.units import CRateQuantity, Quantity
 
-Seconds = quantity("s", minimum=0)
-Exposure = quantity("s", minimum=1e-4, maximum=600)
-Micrometres = quantity("um")
-PositiveMicrometres = quantity("um", minimum=1e-6)
-PixelSize = quantity("um", minimum=1e-3, maximum=100)
-EnergyEv = quantity("eV", minimum=1000, maximum=150_000)
-DoseGy = quantity("Gy", minimum=1e-3)
-DoseRate = quantity("Gy/s", minimum=1e-6)
-Flux = quantity("ph/s", minimum=1)
-Nanoampere = quantity("nA", minimum=1e-6)
-Volt = quantity("V", minimum=-10, maximum=10)
-CRate = c_rate()
+Seconds = Annotated[float, Quantity("s", minimum=0)]
+Exposure = Annotated[float, Quantity("s", minimum=1e-4, maximum=600)]
+Micrometres = Annotated[float, Quantity("um")]
+PositiveMicrometres = Annotated[float, Quantity("um", minimum=1e-6)]
+PixelSize = Annotated[float, Quantity("um", minimum=1e-3, maximum=100)]
+EnergyEv = Annotated[float, Quantity("eV", minimum=1000, maximum=150_000)]
+DoseGy = Annotated[float, Quantity("Gy", minimum=1e-3)]
+DoseRate = Annotated[float, Quantity("Gy/s", minimum=1e-6)]
+Flux = Annotated[float, Quantity("ph/s", minimum=1)]
+Nanoampere = Annotated[float, Quantity("nA", minimum=1e-6)]
+Volt = Annotated[float, Quantity("V", minimum=-10, maximum=10)]
+CRate = Annotated[float, CRateQuantity()]
 
 
 class ConfigError(Exception):

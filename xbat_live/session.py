@@ -20,6 +20,7 @@ from xbat_live.config import ExperimentConfig, ProtocolStep
 from xbat_live.devices import (
     DevicePrefixes,
     PotentiostatStep,
+    Roi,
     TxmBeamline,
     build_beamline,
     configure_channel_access,
@@ -58,7 +59,8 @@ class Session:
     def plan(self) -> MsgGenerator[SeriesSummary]:
         """Return the configured plan, with the camera told what frames to take."""
         config, plan = self.config, self.config.plan
-        self.beamline.camera.prepare_frames(exposure_s=config.camera.exposure_s, roi=config.camera.roi)
+        roi = None if config.camera.roi is None else Roi(*config.camera.roi)
+        self.beamline.camera.prepare_frames(exposure_s=config.camera.exposure_s, roi=roi)
         common: dict[str, Any] = {
             "n_points": plan.n_points,
             "period_s": plan.period_s,

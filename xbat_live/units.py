@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 if TYPE_CHECKING:
     from pint import UnitRegistry
@@ -68,9 +70,11 @@ def parse_quantity(value: object, unit: str, *, minimum: float | None = None, ma
     if not math.isfinite(magnitude):
         raise ValueError(f"{value!r} is not finite; write e.g. {example}")
     if minimum is not None and magnitude < minimum:
-        raise ValueError(f"{value!r} is below the smallest allowed value {minimum:g} {unit}{_mix_up(magnitude, unit, minimum, maximum)}")
+        hint = _mix_up(magnitude, unit, minimum, maximum)
+        raise ValueError(f"{value!r} is below the smallest allowed value {minimum:g} {unit}{hint}")
     if maximum is not None and magnitude > maximum:
-        raise ValueError(f"{value!r} is above the largest allowed value {maximum:g} {unit}{_mix_up(magnitude, unit, minimum, maximum)}")
+        hint = _mix_up(magnitude, unit, minimum, maximum)
+        raise ValueError(f"{value!r} is above the largest allowed value {maximum:g} {unit}{hint}")
     return magnitude
 
 
@@ -106,18 +110,39 @@ _EXAMPLES = {
 }  # fmt: skip
 
 
-def quantity(unit: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """Pydantic type: a float in `unit`, written in files as a string with a unit (see `parse_quantity`)."""
-    return Annotated[
-        float,
-        BeforeValidator(lambda value: parse_quantity(value, unit, minimum=minimum, maximum=maximum)),
-        WithJsonSchema({"type": "string", "description": f"a quantity convertible to {unit}", "examples": [_EXAMPLES.get(unit, f"1 {unit}")]}),
-    ]
+@dataclass(frozen=True)
+class Quantity:
+    """Annotation of a pydantic field: a float in `unit`, written in files as a string with a unit (see `parse_quantity`)."""
+
+    unit: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Parse before the float is checked."""
+
+        def parse(value: object) -> float:
+            return parse_quantity(value, self.unit, minimum=self.minimum, maximum=self.maximum)
+
+        return core_schema.no_info_before_validator_function(parse, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Describe the string for editors."""
+        example = _EXAMPLES.get(self.unit, f"1 {self.unit}")
+        return {"type": "string", "description": f"a quantity convertible to {self.unit}", "examples": [example]}
 
 
-def c_rate() -> Any:
-    """Pydantic type: a C-rate in 1/h, written as ``"C/12"``."""
-    return Annotated[float, BeforeValidator(parse_c_rate), WithJsonSchema({"type": "string", "examples": ["C/12", "2C"]})]
+@dataclass(frozen=True)
+class CRateQuantity:
+    """Annotation of a pydantic field: a C-rate in 1/h, written as ``"C/12"``."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Parse before the float is checked."""
+        return core_schema.no_info_before_validator_function(parse_c_rate, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Describe the string for editors."""
+        return {"type": "string", "description": "a C-rate", "examples": ["C/12", "2C"]}
 
 
 def format_si(value: float, unit: str) -> str:

@@ -29,7 +29,7 @@ class DoseBackstop(CallbackBase):
         Event data key of the highest dose in the footprint, Gy.
     """
 
-    def __init__(self, close_shutter: Callable[[], None], *, limit_gy: float, key: str = "point_dose_gy") -> None:
+    def __init__(self, close_shutter: Callable[[], object], *, limit_gy: float, key: str = "point_dose_gy") -> None:
         super().__init__()
         self._close_shutter = close_shutter
         self._limit_gy = limit_gy

@@ -21,7 +21,7 @@ class Interrupted(Exception):
 
 
 def run_interruptibly(
-    run_engine: RunEngine, plan: MsgGenerator, close_shutter: Callable[[], None], tell: Callable[[str], None]
+    run_engine: RunEngine, plan: MsgGenerator, close_shutter: Callable[[], object], tell: Callable[[str], None]
 ) -> Any:
     """Run `plan` in the main thread and return its value, with SIGINT and SIGTERM ending it safely.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ def sim(
     from xbat_live.sim.server import run_simulator
     from xbat_live.sim.settings import TwinSettings
 
-    chosen = {"seed": seed, "time_scale": time_scale, "frames": frames.resolve() if frames else None}
+    chosen: dict[str, Any] = {"seed": seed, "time_scale": time_scale, "frames": frames.resolve() if frames else None}
     try:
         twin = replace(
             TwinSettings.load(settings) if settings else TwinSettings(),

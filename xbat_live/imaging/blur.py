@@ -22,8 +22,8 @@ FLOOR_ERROR = 0.02
 """Relative uncertainty of the noise floor (white noise measured in the corner of the spectrum)."""
 SIGNAL_SPREAD = 0.6
 """Spread of the logarithm of signal power over directions at one frequency, expected of particles."""
-RETAKE_ODDS = -3.0
-"""Log odds from which a frame counts as blurred: a missed blur costs about twenty times a retaken sharp frame."""
+RETAKE_ODDS = -2.3
+"""Log odds from which a frame counts as blurred: a missed blur costs about ten times a retaken sharp frame."""
 FIRST_LIMIT = 1.1
 """The limit for a first frame over that for later ones: microscopes have an anisotropy of their own (3.5 px in the SSRL frames)."""
 FIRST_RETAKE_ODDS = -2.5
@@ -41,7 +41,7 @@ class BlurResult:
     Attributes
     ----------
     score
-        Natural logarithm of the odds that the frame is blurred by the limit or more, plus 3 (a miss costs twenty times a needless
+        Natural logarithm of the odds that the frame is blurred by the limit or more, plus 2.3 (a miss costs ten times a needless
         retake); above 0 is blurred.
     extent_px, extent_um
         Full length of the line kernel with the same spread as the blur along its longest axis (sqrt(12) standard deviations),

@@ -80,6 +80,8 @@ def run_series(
                 return index, str(halt)
         return clock.n_points, "completed"
 
+    ending = (0, "not started")
+
     def leave() -> MsgGenerator[None]:
         yield from close_shutter(beamline)
         if cycling.running:
@@ -98,7 +100,6 @@ def run_series(
         ending = yield from points()
         yield from decide(series, "end", ending[1])
 
-    ending = (0, "not started")
     yield from inner()  # a run's wrapper returns the uid, not the plan's value
     done, outcome = ending
     return SeriesSummary(done, series.frames, series.rejected, series.relocations, series.corrections, outcome)

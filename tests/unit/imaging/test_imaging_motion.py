@@ -1,0 +1,71 @@
+"""Drift and jitter are told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xbat_live.imaging import DriftModel
+
+PIXEL_UM = 0.03324
+
+
+def test_the_drift_of_the_paper_is_found_under_its_jitter() -> None:
+    # 5.2 um in 840 min along y; jitter 0.35 um rms along x; one frame per 15 min.
+    rng = np.random.default_rng(4)
+    model = DriftModel()
+    for i in range(57):
+        drift = np.array([5.2 / 840, 0.6 / 840]) * 15 * i
+        jitter = rng.normal(0, 1, 2) * (0.05, 0.35)
+        motion = model.update(900.0 * i, drift + jitter, (0.001, 0.001))
+    assert motion.drift_yx_um[0] == pytest.approx(5.2, rel=0.05)
+    assert abs(motion.drift_yx_um[1] - 0.6) < 3 * motion.sigma_drift_yx_um[1] + 0.1
+    assert motion.rate_um_per_min_yx[0] == pytest.approx(5.2 / 840, rel=0.1)
+    assert model.jitter_sigma_yx_um[1] == pytest.approx(0.35, rel=0.4)
+
+
+def test_one_outlier_is_named_and_moves_the_drift_little() -> None:
+    model, rng = DriftModel(), np.random.default_rng(0)
+    for i in range(30):
+        model.update(60.0 * i, (0.01 * i, 0) + rng.normal(0, 0.05, 2), (0.001, 0.001))
+    motion = model.update(1800.0, (8.0, 0.0), (0.001, 0.001))
+    assert motion.outlier_yx == (True, False)
+    assert motion.drift_yx_um[0] == pytest.approx(0.3, abs=0.2)
+    assert motion.jitter_yx_um[0] == pytest.approx(7.7, abs=0.2)
+
+
+@given(st.lists(st.tuples(st.floats(0, 600), st.floats(-20, 20), st.floats(-20, 20)), min_size=1, max_size=20))
+def test_drift_and_jitter_add_up_to_the_shift(steps: list[tuple[float, float, float]]) -> None:
+    model, t_s = DriftModel(), 0.0
+    for wait_s, y_um, x_um in steps:
+        t_s += wait_s
+        motion = model.update(t_s, (y_um, x_um), (0.01, 0.01))
+        assert np.add(motion.drift_yx_um, motion.jitter_yx_um) == pytest.approx([y_um, x_um], abs=1e-6)
+        assert np.isfinite(motion.sigma_drift_yx_um).all()
+
+
+def test_drift_turns_with_the_sign_of_the_shift() -> None:
+    up, down = DriftModel(), DriftModel()
+    for i in range(10):
+        a = up.update(60.0 * i, (0.1 * i, 0.0))
+        b = down.update(60.0 * i, (-0.1 * i, 0.0))
+    assert a.drift_yx_um[0] == pytest.approx(-b.drift_yx_um[0])
+    assert a.rate_um_per_min_yx[0] > 0 > b.rate_um_per_min_yx[0]
+
+
+@pytest.mark.parametrize(
+    ("t_s", "shift", "sigma", "message"),
+    [
+        (-1.0, (0, 0), (0, 0), "time runs backwards"),
+        (1.0, (np.nan, 0), (0, 0), "finite"),
+        (1.0, (0, 0), (-1, 0), "negative"),
+        (1.0, (0, 0, 0), (0, 0), "two values"),
+    ],
+)
+def test_bad_input_is_refused(t_s: float, shift: tuple, sigma: tuple, message: str) -> None:
+    model = DriftModel()
+    model.update(0.0, (0, 0))
+    with pytest.raises(ValueError, match=message):
+        model.update(t_s, shift, sigma)

@@ -1,0 +1,122 @@
+"""Registration and correction: invariants that hold for any shift."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from frames_synthetic import Microscope
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xbat_live.imaging import BlurScreen, LiveRegistrar, optical_density
+from xbat_live.imaging.correction import bin_sum
+from xbat_live.imaging.spectrum import fast_even_length
+
+SHAPE = (160, 176)
+QUICK = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+shifts = st.tuples(st.floats(-40, 40), st.floats(-40, 40))
+
+
+@pytest.fixture(scope="module")
+def microscope() -> Microscope:
+    return Microscope(SHAPE, seed=2, photons=20000, contrast=1.0, n_flats=100, n_dust=8)
+
+
+def _registrar(microscope: Microscope) -> LiveRegistrar:
+    return LiveRegistrar(SHAPE, microscope.flat, microscope.dark, 0.03324)
+
+
+@QUICK
+@given(shift=shifts)
+def test_a_shift_there_is_minus_the_shift_back(microscope: Microscope, shift: tuple[float, float]) -> None:
+    a, b = microscope.expose(), microscope.expose(shift)
+    there, back = _registrar(microscope), _registrar(microscope)
+    there.update(a)
+    back.update(b)
+    forth, reverse = there.update(b), back.update(a)
+    assert forth.ok
+    assert reverse.ok
+    assert np.allclose(forth.shift_yx_px, np.negative(reverse.shift_yx_px), atol=0.15)
+    assert np.allclose(forth.shift_yx_px, shift, atol=0.15)
+
+
+@QUICK
+@given(dy=st.integers(-30, 30), dx=st.integers(-30, 30))
+def test_a_rolled_frame_is_found_at_whole_pixels(dy: int, dx: int) -> None:
+    microscope = Microscope(SHAPE, seed=2, photons=20000, n_dust=0, vignette=0.0, fixed_pattern=0.0, margin_px=0)
+    uniform = np.full(SHAPE, float(np.median(microscope.flat)), np.float32)
+    registrar = LiveRegistrar(SHAPE, uniform, microscope.dark, 0.03324)
+    frame = microscope.expose()
+    registrar.update(frame)
+    result = registrar.update(np.roll(frame, (dy, dx), (0, 1)))
+    assert result.ok
+    assert np.allclose(result.shift_yx_px, (dy, dx), atol=0.1)
+
+
+def test_sigma_tells_the_error() -> None:
+    microscope = Microscope((327, 339), seed=9, photons=500)
+    registrar = LiveRegistrar((327, 339), microscope.flat, microscope.dark, 0.03324)
+    registrar.update(microscope.expose())
+    rng = np.random.default_rng(0)
+    scaled = []
+    for _ in range(12):
+        shift = rng.normal(0, 8, 2)
+        result = registrar.update(microscope.expose(tuple(shift)))
+        scaled.append((np.array(result.shift_yx_px) - shift) / result.sigma_yx_px)
+    assert 0.5 < np.sqrt(np.mean(np.square(scaled))) < 2.0
+
+
+def test_positions_do_not_walk_over_many_keyframes() -> None:
+    microscope = Microscope((327, 339), seed=5, photons=2000, margin_px=170)
+    registrar = LiveRegistrar((327, 339), microscope.flat, microscope.dark, 0.03324)
+    registrar.update(microscope.expose())
+    path = [(0.0, 12.0 * i) for i in range(1, 14)] + [(0.0, 156.0 - 12.0 * i) for i in range(1, 14)]
+    for shift in path:
+        result = registrar.update(microscope.expose(shift))
+        assert result.ok
+        assert np.abs(np.subtract(result.shift_yx_px, shift)).max() < 0.25
+    assert result.keyframe_id == 0, "back at the start it is the first keyframe that counts"
+
+
+def test_blur_screen_follows_a_given_shift(microscope: Microscope) -> None:
+    screen = BlurScreen(SHAPE, microscope.flat, microscope.dark, 0.05)
+    assert not screen.update(microscope.expose()).is_blurred
+    blurred = screen.update(microscope.expose((5.0, -8.0), 9.0, 30.0), shift_yx_px=(5.0, -8.0))
+    assert blurred.is_blurred
+    assert blurred.kind == "directional"
+    assert blurred.extent_um == pytest.approx(blurred.extent_px * 0.05)
+    assert blurred.angle_deg == pytest.approx(30, abs=6)
+
+
+@given(
+    od=st.floats(0.0, 3.0),
+    more=st.floats(0.0, 2.0),
+    beam=st.floats(1e3, 6e4),
+)
+def test_optical_density_is_additive(od: float, more: float, beam: float) -> None:
+    flat, dark = np.full((4, 4), beam + 10), np.full((4, 4), 10.0)
+    once = optical_density(beam * np.exp(-od) + dark, flat, dark)
+    both = optical_density(beam * np.exp(-od - more) + dark, flat, dark)
+    assert once.dtype == np.float32
+    assert np.allclose(both - once, more, atol=1e-3)
+    assert np.allclose(once, od, atol=1e-3)
+
+
+def test_optical_density_needs_one_shape_and_stays_finite_without_light() -> None:
+    with pytest.raises(ValueError, match="must have one shape"):
+        optical_density(np.ones((2, 2)), np.ones((2, 3)), 0)
+    assert np.isfinite(optical_density(np.zeros((2, 2)), np.full((2, 2), 100.0), 10.0)).all()
+
+
+@given(ny=st.integers(2, 20), nx=st.integers(2, 20), factor=st.integers(1, 4), seed=st.integers(0, 9))
+def test_binning_keeps_every_count_of_whole_blocks(ny: int, nx: int, factor: int, seed: int) -> None:
+    frame = np.random.default_rng(seed).integers(0, 65535, (ny * factor, nx * factor), dtype=np.uint16)
+    expected = frame.astype(float).reshape(ny, factor, nx, factor).sum((1, 3))
+    assert np.allclose(bin_sum(frame, factor), expected)
+
+
+@given(length=st.integers(2, 5000))
+def test_fast_lengths_are_even_and_close(length: int) -> None:
+    fast = fast_even_length(length)
+    assert fast % 2 == 0
+    assert 0.8 * length - 2 <= fast <= length
