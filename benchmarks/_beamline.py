@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xbat_live.archive import TiledServer
-from xbat_live.cli.services import free_tcp_port, with_archive
-from xbat_live.config import make_config
-from xbat_live.session import Session, open_session
+from xbat_live.config import ChannelAccess, make_config
+from xbat_live.devices import configure_channel_access
 from xbat_live.sim.environment import free_port
-from xbat_live.sim.server import SimulatorProcess
-from xbat_live.sim.settings import TwinSettings
+
+PORT = free_port()
+configure_channel_access(ChannelAccess(port=PORT).environment())  # ophyd reads it once, when it is imported below
+
+from xbat_live.archive import TiledServer  # noqa: E402
+from xbat_live.cli.services import free_tcp_port, with_archive  # noqa: E402
+from xbat_live.session import Session, open_session  # noqa: E402
+from xbat_live.sim.server import SimulatorProcess  # noqa: E402
+from xbat_live.sim.settings import TwinSettings  # noqa: E402
 
 CONTENT = {
     "sample": {"name": "benchmark"},
@@ -27,11 +32,11 @@ CONTENT = {
 def session(*, archive: bool = True) -> Iterator[Session]:
     """Yield a session on a simulated beamline of its own."""
     with tempfile.TemporaryDirectory() as name:
-        folder, port = Path(name), free_port()
-        content = CONTENT | {"base_directory": name, "beamline": {"channel_access": {"port": port}}}
+        folder = Path(name)
+        content = CONTENT | {"base_directory": name, "beamline": {"channel_access": {"port": PORT}}}
         config = make_config(content | {"archive": {"enabled": archive}})
         (folder / "frames").mkdir()
-        with SimulatorProcess(TwinSettings(), "XBAT:", port, folder / "twin"):
+        with SimulatorProcess(TwinSettings(), "XBAT:", PORT, folder / "twin"):
             if not archive:
                 with open_session(config) as running:
                     yield running

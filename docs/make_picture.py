@@ -27,7 +27,9 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib import patheffects
+from matplotlib.colors import ListedColormap
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 FIELD_UM = 12.0
 ACCEPTED, REJECTED, INK, PAPER = "#3aa66f", "#d1495b", "#22262e", "#ffffff"
@@ -65,9 +67,14 @@ def read_run(folder: Path) -> Run:
 def density(run: Run, row: pd.Series, file: h5py.File) -> np.ndarray:
     """Return the optical density of one frame, cut out around the same place of the sample whatever its jitter, (ny, nx)."""
     data = file["entry/data"]
-    image = optical_density(data["data"][row.camera_frame_index], np.mean(data["flat"][:8], axis=0), np.mean(data["dark"], axis=0))
+    image = optical_density(
+        data["data"][row.camera_frame_index], np.mean(data["flat"][:8], axis=0), np.mean(data["dark"], axis=0)
+    )
     half_px = round(FIELD_UM / run.config.camera.pixel_size_um / 2)
-    centre = [size // 2 + round(shift) for size, shift in zip(image.shape, (row.analysis_shift_y_px, row.analysis_shift_x_px), strict=True)]
+    centre = [
+        size // 2 + round(shift)
+        for size, shift in zip(image.shape, (row.analysis_shift_y_px, row.analysis_shift_x_px), strict=True)
+    ]
     y, x = (int(np.clip(c, half_px, size - half_px)) for c, size in zip(centre, image.shape, strict=True))
     return image[y - half_px : y + half_px, x - half_px : x + half_px]
 
@@ -77,7 +84,10 @@ def choose(frames: pd.DataFrame) -> list[int]:
     blurred = [
         i
         for i in frames.index[frames.analysis_verdict == "blurred"]
-        if i + 1 in frames.index and frames.point_attempt[i + 1] > 0 and frames.analysis_accepted[i + 1] and frames.analysis_keyframe_id[i] >= 0
+        if i + 1 in frames.index
+        and frames.point_attempt[i + 1] > 0
+        and frames.analysis_accepted[i + 1]
+        and frames.analysis_keyframe_id[i] >= 0
     ]
     worst = max(blurred, key=lambda i: frames.analysis_blur_extent_px[i])
     same = (frames.point_spot == frames.point_spot[worst]) & (frames.point_field == frames.point_field[worst])
@@ -93,13 +103,19 @@ def draw_dose(run: Run, axes: Any) -> None:
     limit_kgy = run.config.dose.limit_gy / 1e3
     dose = run.dose
     step_um = dose.x_um[1] - dose.x_um[0]
-    extent = (dose.x_um[0] - step_um / 2, dose.x_um[-1] + step_um / 2, dose.y_um[-1] + step_um / 2, dose.y_um[0] - step_um / 2)
-    colours = mpl.colormaps["magma_r"].copy()
-    image = axes.imshow(dose.dose_gy / 1e3, extent=extent, cmap=colours, vmin=0, vmax=limit_kgy, interpolation="nearest")
+    extent = (
+        dose.x_um[0] - step_um / 2,
+        dose.x_um[-1] + step_um / 2,
+        dose.y_um[-1] + step_um / 2,
+        dose.y_um[0] - step_um / 2,
+    )
+    image = axes.imshow(
+        dose.dose_gy / 1e3, extent=extent, cmap=_dose_colours(), vmin=0, vmax=limit_kgy, interpolation="nearest"
+    )
     width, height = run.config.sample.size_um
     axes.add_patch(Rectangle((-width / 2, -height / 2), width, height, fill=False, edgecolor=INK, linewidth=1.0))
-    spots = run.frames.groupby("point_spot")[["point_target_x_um", "point_target_y_um"]].mean()
-    centres = spots.to_numpy()
+    targets = run.frames[["point_spot", "point_target_x_um", "point_target_y_um"]].drop_duplicates()
+    centres = targets.groupby("point_spot").mean().to_numpy()
     axes.plot(*centres.T, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.75)
     for number, (x, y) in enumerate(centres, 1):
         axes.plot(x, y, "o", markersize=15, color=PAPER, markeredgecolor=INK, markeredgewidth=0.9)
@@ -107,16 +123,37 @@ def draw_dose(run: Run, axes: Any) -> None:
     margin = 8
     axes.set(xlim=(-width / 2 - margin, width / 2 + margin), ylim=(height / 2 + margin, -height / 2 - margin))
     axes.set(xlabel="sample x (µm)", ylabel="sample y (µm)")
-    axes.set_title("Dose in the active material", loc="left", fontsize=12, fontweight="bold", color=INK)
+    material, peak_kgy = run.config.sample.material, dose.dose_gy.max() / 1e3
+    axes.set_title(
+        f"highest {peak_kgy:.0f} kGy, limit {limit_kgy:g} kGy; spots in the order used",
+        loc="left",
+        fontsize=9.5,
+        color=INK,
+    )
+    axes.annotate(
+        f"Dose in {material}",
+        (0, 1),
+        (0, 21),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=12,
+        fontweight="bold",
+    )
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
-    peak_kgy = dose.dose_gy.max() / 1e3
-    bar.set_label(f"dose in {run.config.sample.material} (kGy);  top of the scale: limit, {limit_kgy:g} kGy")
-    bar.ax.axhline(peak_kgy, color=PAPER, linewidth=1.6)
-    bar.ax.text(0.5, peak_kgy - 0.012 * limit_kgy, f"max {peak_kgy:.0f}", transform=bar.ax.get_yaxis_transform(), ha="center", va="top", fontsize=6.5, color=PAPER)
+    bar.set_label(f"dose in {material} (kGy)")
     bar.outline.set_linewidth(0.6)
 
 
-def draw_frame(run: Run, row: pd.Series, image: np.ndarray, axes: Any, limits: tuple[float, float], *, first: bool, retake: bool) -> None:
+def _dose_colours() -> Any:
+    """White at no dose, then magma towards the limit: evenly perceived, also in grey and by the colour-blind."""
+    dark = mpl.colormaps["magma_r"](np.linspace(0.06, 0.97, 244))
+    pale = np.linspace((1.0, 1.0, 1.0, 1.0), dark[0], 12, endpoint=False)
+    return ListedColormap(np.vstack([pale, dark]))
+
+
+def draw_frame(
+    run: Run, row: pd.Series, image: np.ndarray, axes: Any, limits: tuple[float, float], *, first: bool, retake: bool
+) -> None:
     """Draw one frame with its verdict."""
     accepted = bool(row.analysis_accepted)
     colour = ACCEPTED if accepted else REJECTED
@@ -124,34 +161,79 @@ def draw_frame(run: Run, row: pd.Series, image: np.ndarray, axes: Any, limits: t
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set(color=colour, linewidth=1.4 if accepted else 3.0)
-    what = ("retaken: accepted" if retake else "accepted") if accepted else f"rejected: blurred by {row.analysis_blur_extent_px:.0f} px"
+    what = (
+        ("retaken: accepted" if retake else "accepted")
+        if accepted
+        else f"rejected: blurred by {row.analysis_blur_extent_px:.0f} px"
+    )
     axes.set_title(what, loc="left", fontsize=10, color=colour, fontweight="bold", pad=4)
     axes.set_xlabel(
-        f"spot {int(row.point_spot) + 1}, {1e-3 * row.point_dose_gy:.0f} kGy, {row.potentiostat_voltage_v:.2f} V", fontsize=9, color=INK, labelpad=3
+        f"spot {int(row.point_spot) + 1}, {1e-3 * row.point_dose_gy:.0f} kGy, {row.potentiostat_voltage_v:.2f} V",
+        fontsize=9,
+        color=INK,
+        labelpad=3,
     )
     if first:
         length_px, margin = 2.0 / run.config.camera.pixel_size_um, 0.05 * image.shape[0]
         bottom = image.shape[0] - margin
         axes.add_patch(Rectangle((margin, bottom - 7), length_px, 7, color=INK, path_effects=_HALO))
-        axes.text(margin + length_px / 2, bottom - 14, "2 µm", ha="center", va="bottom", fontsize=10, color=INK, path_effects=_HALO)
+        axes.text(
+            margin + length_px / 2,
+            bottom - 14,
+            "2 µm",
+            ha="center",
+            va="bottom",
+            fontsize=10,
+            color=INK,
+            path_effects=_HALO,
+        )
 
 
 def draw(run: Run, frame_file: Path, out: Path) -> None:
     """Draw the whole picture into `out`."""
-    mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 10, "axes.linewidth": 0.7, "text.color": INK, "axes.labelcolor": INK})
-    figure = plt.figure(figsize=(13.2, 5.7), facecolor=PAPER, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.22), wspace=0.02)
+    mpl.rcParams.update(
+        {
+            "font.family": "DejaVu Sans",
+            "font.size": 10,
+            "axes.linewidth": 0.7,
+            "text.color": INK,
+            "axes.labelcolor": INK,
+        }
+    )
+    figure = plt.figure(figsize=(13.2, 5.75), facecolor=PAPER, layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.2), wspace=0.03)
     draw_dose(run, left.subplots())
     rows = choose(run.frames)
     with h5py.File(frame_file) as file:
         images = [density(run, run.frames.loc[i], file) for i in rows]
-    sharp = np.concatenate([image.ravel() for i, image in zip(rows, images, strict=True) if run.frames.analysis_accepted[i]])
+    sharp = np.concatenate(
+        [image.ravel() for i, image in zip(rows, images, strict=True) if run.frames.analysis_accepted[i]]
+    )
     limits = (float(np.quantile(sharp, 0.002)), float(np.quantile(sharp, 0.998)))
-    right.suptitle("Frames and verdicts, optical density", x=0.01, ha="left", fontsize=12, fontweight="bold")
+    right.suptitle(
+        f"Frames and their verdicts: optical density {abs(limits[0]):.1f} to {limits[1]:.1f}",
+        x=0.01,
+        ha="left",
+        fontsize=12,
+        fontweight="bold",
+    )
     for number, (axes, i, image) in enumerate(zip(right.subplots(2, 3).flat, rows, images, strict=True)):
         draw_frame(run, run.frames.loc[i], image, axes, limits, first=number == 0, retake=number == len(rows) - 1)
-    figure.savefig(out, dpi=120, pil_kwargs={"optimize": True})
+    figure.savefig(out, dpi=114)
     plt.close(figure)
+    with Image.open(out) as image:
+        image.convert("RGB").quantize(palette=_palette(), dither=Image.Dither.NONE).save(out, optimize=True)
+
+
+def _palette() -> Image.Image:
+    """256 colours that show this picture well and halve the file: dose, greys, and the verdicts' colours fading to white."""
+    fading = [np.linspace(mpl.colors.to_rgb(colour), (1, 1, 1), 12, endpoint=False) for colour in (ACCEPTED, REJECTED)]
+    colours = np.vstack(
+        [_dose_colours()(np.linspace(0, 1, 136))[:, :3], np.repeat(np.linspace(0, 1, 96)[:, None], 3, axis=1), *fading]
+    )
+    image = Image.new("P", (1, 1))
+    image.putpalette((colours * 255).round().astype(np.uint8).ravel().tolist())
+    return image
 
 
 def main() -> None:

@@ -28,6 +28,8 @@ from xbat_live.archive.upload import (
 
 logger = logging.getLogger(__name__)
 
+_LIVE_BATCH = 2
+_LIVE_REST = 2.0
 _BATCH = 20
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
 _SERVER_ERRORS_ALLOWED = 3
@@ -287,12 +289,18 @@ class ArchiveWriter:
     def _upload(self, run: _Run) -> None:
         upload = run.upload
         try:
-            while not self._abandoned and upload.advance(
-                self._client, recorded=run.journal.recorded, limit=_BATCH, live=not run.journal.complete
-            ):
+            while not self._abandoned:
+                live = not run.journal.complete
+                started_s = time.monotonic()
+                limit = _LIVE_BATCH if live else _BATCH
+                if not upload.advance(self._client, recorded=run.journal.recorded, limit=limit, live=live):
+                    return
                 if upload.finished:
                     self._finish(run)
                     return
+                if live and not self._closing:
+                    # Uploading costs this process and the server more time than an exposure does: leave most of it to the run.
+                    time.sleep(_LIVE_REST * (time.monotonic() - started_s))
         except Exception as error:
             upload.restart()
             hopeless = not is_transient(error) or (

@@ -1,10 +1,13 @@
 """Blur from spectra: against a sharp frame of the same material, or, for the first frame, from its own anisotropy.
 
-Source of the idea: Sun et al. 2025 (directional narrowing of the power spectrum), made quantitative as in `imaging.md` section 5 with the
-noise floor in the model. Frame F and reference R are one signal of power P seen twice, ``<|R|^2> = P + n_R``, ``<|F|^2> = a^2 H^2 P + n_F``,
-``<F R*> = r a H P`` with ``H = exp(-2 pi^2 f' S f)``; S, the covariance of the blur kernel, is fitted by maximum likelihood (complex Wishart,
-Fisher scoring) over radial x angular bins with P of every bin free. The verdict weighs hypotheses (sharp, line, defocus, sharper than the
-reference), so that at low dose an uncertain fit is not taken for blur.
+Source of the idea: Sun et al. 2025 (directional narrowing of the power spectrum), made quantitative as in `imaging.md`
+section 5 with the noise floor in the model. Frame F and reference R are one signal of power P seen twice::
+
+    <|R|^2> = P + n_R        <|F|^2> = a^2 H^2 P + n_F        <F R*> = r a H P        H = exp(-2 pi^2 f' S f)
+
+S, the covariance of the blur kernel, is fitted by maximum likelihood (complex Wishart, Fisher scoring) over radial x angular bins
+with P of every bin free. The verdict weighs hypotheses (sharp, line, defocus, sharper than the reference), so that at low dose an
+uncertain fit is not taken for blur.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ FIRST_LIMIT = 1.1
 """The limit for a first frame over that for later ones: microscopes have an anisotropy of their own (3.5 px in the SSRL frames)."""
 FIRST_RETAKE_ODDS = -2.5
 """As `RETAKE_ODDS`, for a first frame: a miss is found out when a sharp frame follows."""
+KEYFRAME_SHARE = 0.75
+"""A frame blurred by more than this share of the limit is not rejected, but neither becomes keyframe nor enters an averaged reference."""
 SHARPER_ODDS = 4.0
 """Log odds from which one frame shows that a reference of one frame is blurred."""
 MOST_ALIKE = 0.98
@@ -107,7 +112,9 @@ def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:
     n_frame, n_reference = max(pair.frame.noise, 1e-30), max(pair.reference.noise, 1e-30)
     scale = n_reference
     seen, n_frame = seen / scale, n_frame / scale
-    n_reference_bins = np.ones_like(seen[0]) if pair.reference.floor is None else pair.reference.floor.ravel()[used] / scale
+    n_reference_bins = (
+        np.ones_like(seen[0]) if pair.reference.floor is None else pair.reference.floor.ravel()[used] / scale
+    )
     # Signal of a bin is known beforehand from all directions at its frequency: at low dose single bins are mostly noise.
     expected = np.repeat(np.maximum(window.radial_mean(pair.reference.signal()) / scale, 0.005), N_ANGULAR)[used]
     signal = expected.copy()
@@ -123,9 +130,16 @@ def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:
         a, b, d = signal * transfer**2 + floor_f, like * signal * transfer, signal + floor_r
         determinant = a * d - b * b
         ip, iq, ir = d / determinant, -b / determinant, a / determinant
-        metric = np.array(
-            [[ip**2, 2 * ip * iq, iq**2], [2 * ip * iq, 2 * (ip * ir + iq**2), 2 * iq * ir], [iq**2, 2 * iq * ir, ir**2]]
-        ) * modes
+        metric = (
+            np.array(
+                [
+                    [ip**2, 2 * ip * iq, iq**2],
+                    [2 * ip * iq, 2 * (ip * ir + iq**2), 2 * iq * ir],
+                    [iq**2, 2 * iq * ir, ir**2],
+                ]
+            )
+            * modes
+        )
         zero = np.zeros_like(a)
         by_transfer = np.stack([2 * signal * transfer**2, b, zero])
         jacobian = np.stack(
@@ -149,13 +163,15 @@ def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:
         reduced = fisher - (mixed / own) @ mixed.T
         step = np.linalg.solve(reduced, score - mixed @ (own_score / own))
         signal_step = (own_score - step @ mixed) / own
-        brake = min(1.0, 4.0 / max(float(np.abs(step[1:4]).max()), 1e-9), 0.7 / max(float(np.abs(step[[0, 6]]).max()), 1e-9))
+        brake = min(
+            1.0, 4.0 / max(float(np.abs(step[1:4]).max()), 1e-9), 0.7 / max(float(np.abs(step[[0, 6]]).max()), 1e-9)
+        )
         p += brake * step
         p[6] = np.clip(p[6], 0.3, MOST_ALIKE)
         signal = np.clip(signal * np.exp(np.clip(brake * signal_step, -1.5, 1.5)), 1e-4, 1e9)
         if float(np.abs(step[1:4]).max()) < 0.02 and float(np.abs(signal_step).max()) < 0.3:
             break
-    covariance = np.linalg.inv(reduced)[1:4, 1:4]
+    covariance: Float = np.linalg.inv(reduced).astype(np.float64)[1:4, 1:4]
     return KernelFit(p[1:4].copy(), covariance)
 
 
@@ -195,14 +211,22 @@ def fit_alone(frame: PolarPower, window: CropWindow, correlation: float) -> Kern
     radius = float(np.hypot(half, cross))
     # A line of variance v has (s_xx - s_yy) / 2 = v/2 cos 2a and s_xy = v/2 sin 2a: with no variance across, the mean equals the radius.
     turn = np.array([half, cross]) / max(radius, 1e-12)
-    kernel = np.array([radius + half, cross, radius - half])
+    kernel = np.array([radius + half, cross, radius - half], np.float64)
     jacobian = np.array([[turn[0] + 1, turn[1]], [0, 1], [turn[0] - 1, turn[1]]])
     tight = float(np.trace(covariance[-2:, -2:])) * 0.05
-    return KernelFit(kernel, jacobian @ covariance[-2:, -2:] @ jacobian.T + np.eye(3) * tight)
+    covariance_of_kernel: Float = np.asarray(
+        jacobian @ covariance[-2:, -2:] @ jacobian.T + np.eye(3) * tight, np.float64
+    )
+    return KernelFit(kernel, covariance_of_kernel)
 
 
-def _gauss_newton(
-    model: Callable[[Float], tuple[Float, Float]], start: Float, data: Float, sigma: Callable[[Float], Float], prior_sigma: Float, iterations: int
+def _gauss_newton(  # noqa: PLR0917
+    model: Callable[[Float], tuple[Float, Float]],
+    start: Float,
+    data: Float,
+    sigma: Callable[[Float], Float],
+    prior_sigma: Float,
+    iterations: int,
 ) -> tuple[Float, Float]:
     """Weighted least squares with a Gaussian prior around `start`; returns parameters and their covariance."""
     parameters = start.copy()
@@ -217,7 +241,8 @@ def _gauss_newton(
         parameters = parameters + step * min(1.0, 0.5 / max(longest, 1e-12))
         if longest < 1e-3:
             break
-    return parameters, np.linalg.inv(normal)
+    covariance: Float = np.linalg.inv(normal).astype(np.float64)
+    return parameters, covariance
 
 
 class BlurHypotheses:
@@ -245,7 +270,9 @@ class BlurHypotheses:
         self.extents: Float = np.concatenate([[0.0], length, extents, -length])
         shares = (1 - 1.3 * prior_blurred, prior_blurred, 0.2 * prior_blurred, 0.1 * prior_blurred)
         counts = (1, length.size, extents.size, length.size)
-        self.log_prior: Float = np.concatenate([np.full(n, np.log(share / n)) for share, n in zip(shares, counts, strict=True)])
+        self.log_prior: Float = np.concatenate(
+            [np.full(n, np.log(share / n)) for share, n in zip(shares, counts, strict=True)]
+        )
 
     def weigh(self, fit: KernelFit) -> tuple[float, float, float]:
         """Return the score of blur beyond the limit, log odds of a reference blurred beyond it, and the mean extent (signed px)."""
@@ -289,12 +316,16 @@ def judge(
         extent_px = raw_px
         kind = "isotropic" if smallest > 0.4 * largest else "directional"
         where = f"along {angle_deg:.0f} deg" if kind == "directional" else "in all directions"
-        reason = f"blurred by {extent_px:.1f} +- {sigma_px:.1f} px {where} (limit {limit_px:.1f} px) against {relative_to}"
+        reason = (
+            f"blurred by {extent_px:.1f} +- {sigma_px:.1f} px {where} (limit {limit_px:.1f} px) against {relative_to}"
+        )
     else:
         extent_px, kind = min(raw_px, max(mean_px, 0.0)), "sharp"
         # What could hide: three standard errors of the kernel's variance, as a line.
         hidden_px = float(np.sqrt(12 * 3 * error))
         doubt = f"; at this dose blur up to {hidden_px:.0f} px cannot be told" if hidden_px > 1.3 * limit_px else ""
-        reason = f"as sharp as {relative_to}{doubt}" if not sharper else f"sharper than {relative_to}, which was blurred"
+        reason = (
+            f"as sharp as {relative_to}{doubt}" if not sharper else f"sharper than {relative_to}, which was blurred"
+        )
     result = BlurResult(odds, extent_px, extent_px * pixel_size_um, float(sigma_px), angle_deg, kind, blurred, reason)
     return result, sharper

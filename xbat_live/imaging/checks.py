@@ -70,19 +70,26 @@ def check_raw(
     """
     array = np.asarray(frame)
     if array.shape != shape:
-        return _failed("wrong shape", f"frame of {array.shape} px, expected {shape} px: camera region or binning was changed")
+        return _failed(
+            "wrong shape", f"frame of {array.shape} px, expected {shape} px: camera region or binning was changed"
+        )
     if array.dtype.kind not in "uif":
         return _failed("wrong dtype", f"frame of dtype {array.dtype}, expected integer or float counts")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return _failed("nan", f"{int((~np.isfinite(array)).sum())} px are NaN or infinite")
-    if previous_rows is not None and previous_rows.dtype == array.dtype and np.array_equal(previous_rows, array[::stride]):
+    if (
+        previous_rows is not None
+        and previous_rows.dtype == array.dtype
+        and np.array_equal(previous_rows, array[::stride])
+    ):
         return _failed("duplicate", "bit-identical to the frame before: the camera or its file handed out an old frame")
     if array.max() >= saturation:
         fraction = float(np.count_nonzero(array >= saturation)) / array.size
         if fraction > SATURATED_FRACTION:
             return _failed(
                 "saturated",
-                f"{100 * fraction:.2g} % of the pixels at full scale ({saturation} counts), limit {100 * SATURATED_FRACTION:g} %: expose less",
+                f"{100 * fraction:.2g} % of the pixels at full scale ({saturation} counts), "
+                f"limit {100 * SATURATED_FRACTION:g} %: expose less",
             )
     return PASSED
 
@@ -105,7 +112,10 @@ def check_light(frame: NDArray[np.generic], corrected: Corrected, corrector: Cor
                 f"{percent:.2g} % of the flat's light, limit {100 * SHUTTER_CLOSED_TRANSMISSION:g} %: shutter closed or beam lost",
             )
         if corrected.transmission < UNDEREXPOSED_TRANSMISSION:
-            return _failed("underexposed", f"{percent:.2g} % of the flat's light, limit {100 * UNDEREXPOSED_TRANSMISSION:g} %: beam unstable?")
+            return _failed(
+                "underexposed",
+                f"{percent:.2g} % of the flat's light, limit {100 * UNDEREXPOSED_TRANSMISSION:g} %: beam unstable?",
+            )
     elif corrected.light <= 1.0:
         return _failed("shutter closed", f"{corrected.light:.2g} counts/px above the dark: shutter closed or beam lost")
     rows, spread = corrector.row_light(frame)
@@ -116,12 +126,20 @@ def check_light(frame: NDArray[np.generic], corrected: Corrected, corrector: Cor
     count = int(dead.sum()) * corrector.bin
     if count >= DEAD_ROWS:
         first = int(np.flatnonzero(dead)[0]) * corrector.bin
-        return _failed("dead rows", f"about {count} rows without signal, the first near row {first}: read-out or transfer was cut short")
+        return _failed(
+            "dead rows",
+            f"about {count} rows without signal, the first near row {first}: read-out or transfer was cut short",
+        )
     return PASSED
 
 
 def check_frame(
-    frame: ArrayLike, dark: ArrayLike, flat: ArrayLike, *, saturation: int = 65535, previous: NDArray[np.generic] | None = None
+    frame: ArrayLike,
+    dark: ArrayLike,
+    flat: ArrayLike,
+    *,
+    saturation: int = 65535,
+    previous: NDArray[np.generic] | None = None,
 ) -> FrameCheck:
     """Check one frame against its references, all of shape (ny, nx) in counts; `FramePipeline` does the same without repeated work.
 

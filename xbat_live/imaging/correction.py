@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,11 +43,13 @@ def optical_density(frame: ArrayLike, flat: ArrayLike, dark: ArrayLike) -> Float
             f"optical density: frame {counts.shape}, flat {open_beam.shape} and dark {offset.shape} px must have one shape; "
             "take flat and dark again with the camera's present region and binning"
         )
-    result: Float2D = np.log(np.maximum(open_beam - offset, LEAST_COUNTS)) - np.log(np.maximum(counts - offset, LEAST_COUNTS))
+    result: Float2D = np.log(np.maximum(open_beam - offset, LEAST_COUNTS)) - np.log(
+        np.maximum(counts - offset, LEAST_COUNTS)
+    )
     return result
 
 
-def bin_sum(frame: NDArray[np.generic], factor: int) -> Float2D:
+def bin_sum(frame: NDArray[Any], factor: int) -> Float2D:
     """Return sums over `factor` x `factor` blocks, float32 of shape (ny // factor, nx // factor); a remainder is cut off."""
     ny, nx = (n // factor * factor for n in frame.shape)
     # Strided sums: several times faster than reshape-and-sum for small factors; rows first, they are contiguous.
@@ -133,12 +136,14 @@ class Corrector:
         counts = bin_sum(self._checked("flat", flat), self.bin)
         light = counts - self._dark
         if np.percentile(light, 95) <= LEAST_COUNTS * self.bin**2:
-            raise ValueError("flat: not brighter than the dark (by at least 1 count/px); was the shutter open, is the beam there?")
+            raise ValueError(
+                "flat: not brighter than the dark (by at least 1 count/px); was the shutter open, is the beam there?"
+            )
         self._flat_counts = counts
         self.has_flat = True
         self._use_light(light)
 
-    def correct(self, frame: NDArray[np.generic], beam_scale: float = 1.0) -> Corrected:
+    def correct(self, frame: NDArray[Any], beam_scale: float = 1.0) -> Corrected:
         """Return the corrected frame; `beam_scale` is exposure times intensity relative to the flat's."""
         counts = bin_sum(frame, self.bin)
         counts -= self._dark
@@ -156,7 +161,7 @@ class Corrector:
         contrast = float(np.sqrt(max(np.vdot(weights, od * od) / total, 0.0)))
         return Corrected(od, light / self.bin**2, light / reference / beam_scale, contrast)
 
-    def row_light(self, frame: NDArray[np.generic]) -> tuple[Float2D, Float2D]:
+    def row_light(self, frame: NDArray[Any]) -> tuple[Float2D, Float2D]:
         """Return the mean light per row over the flat's (NaN where the row is unlit), and the standard deviation of its raw counts."""
         counts = np.asarray(frame[:, ::4], np.float32)
         reference = np.where(self.lit, self._light, 0).sum(1)
@@ -168,7 +173,9 @@ class Corrector:
     def _checked(self, what: str, image: ArrayLike) -> Float2D:
         array = np.asarray(image)
         if array.shape != self.shape:
-            raise ValueError(f"{what}: shape {array.shape} px, expected {self.shape} px; take it again with the camera's present region")
+            raise ValueError(
+                f"{what}: shape {array.shape} px, expected {self.shape} px; take it again with the camera's present region"
+            )
         array = array.astype(np.float32)
         if not np.isfinite(array).all():
             raise ValueError(f"{what}: holds NaN or infinite counts; take it again")

@@ -77,9 +77,11 @@ class KeyframeChain:
     def start(self, od: Float2D, weight: Float2D) -> Located:
         """Make the first frame, whose position defines zero, a keyframe."""
         keyframe = self._add(od, weight, np.zeros(2), np.zeros((2, 2)))
-        return Located(True, "first frame of this field", np.zeros(2), np.zeros(2), np.zeros((2, 2)), 1.0, None, keyframe)
+        return Located(
+            True, "first frame of this field", np.zeros(2), np.zeros(2), np.zeros((2, 2)), 1.0, None, keyframe
+        )
 
-    def locate(self, od: Float2D, weight: Float2D) -> Located:
+    def locate(self, od: Float2D, weight: Float2D) -> Located:  # noqa: PLR0911 - one return per reason
         """Find the frame relative to the keyframes; changes nothing but the choice of the active keyframe."""
         engine = self.engine
         active = self._active
@@ -104,13 +106,16 @@ class KeyframeChain:
             return self._lost("too little in common with the keyframe")
         confidence = pair.significance / (pair.significance + LEAST_SIGNIFICANCE)
         if pair.significance < LEAST_SIGNIFICANCE:
-            return self._lost(f"correlation peak only {pair.significance:.1f} standard deviations high, {LEAST_SIGNIFICANCE:g} needed", confidence)
+            return self._lost(
+                f"correlation peak only {pair.significance:.1f} standard deviations high, {LEAST_SIGNIFICANCE:g} needed",
+                confidence,
+            )
         coarse_yx = np.array(found[0].shift_yx) + active.position_yx
         position = keyframe.position_yx + pair.shift_yx
         if np.abs(position - coarse_yx).max() > 12:
             return self._lost("coarse and fine shift disagree", confidence)
         scale = engine.bin
-        covariance = (keyframe.covariance + pair.covariance) * scale**2
+        covariance = (keyframe.covariance + keyframe.zero_covariance + pair.covariance) * scale**2
         sigma = np.sqrt(np.diag(covariance))
         if float(np.sqrt(np.diag(pair.covariance)).max()) * scale > MOST_SIGMA_PX:
             return self._lost(f"shift uncertain by {sigma.max():.2f} px, limit {MOST_SIGMA_PX:g} px", confidence, pair)
@@ -149,16 +154,22 @@ class KeyframeChain:
 
     def _fused(self, od: Float2D, keyframe: Keyframe, pair: PairShift) -> tuple[Float, Float]:
         """Weighted least squares of this frame's position over its edges to up to three keyframes, whose positions are kept."""
-        estimates = [(keyframe.position_yx + pair.shift_yx, keyframe.covariance + pair.covariance)]
+        estimates = [
+            (keyframe.position_yx + pair.shift_yx, keyframe.covariance + keyframe.zero_covariance + pair.covariance)
+        ]
         rough = estimates[0][0]
-        others = sorted((k for k in self.keyframes if k is not keyframe), key=lambda k: float(np.abs(k.position_yx - rough).max()))
+        others = sorted(
+            (k for k in self.keyframes if k is not keyframe), key=lambda k: float(np.abs(k.position_yx - rough).max())
+        )
         for other in others[:2]:
             whole = np.rint(rough - other.position_yx).astype(int)
             edge = self.engine.refine(other, od, (int(whole[0]), int(whole[1])))
             if edge is None or edge.significance < LEAST_SIGNIFICANCE:
                 continue
             if np.abs(other.position_yx + edge.shift_yx - rough).max() < 1.0:
-                estimates.append((other.position_yx + edge.shift_yx, other.covariance + edge.covariance))
+                estimates.append(
+                    (other.position_yx + edge.shift_yx, other.covariance + other.zero_covariance + edge.covariance)
+                )
         information = [np.linalg.inv(covariance) for _, covariance in estimates]
         covariance = np.linalg.inv(sum(information))
         position = covariance @ sum(i @ p for i, (p, _) in zip(information, estimates, strict=True))
@@ -179,14 +190,18 @@ class KeyframeChain:
 
     def _lost(self, reason: str, confidence: float = 0.0, pair: PairShift | None = None) -> Located:
         size = np.array(self.engine.shape, float) * self.engine.bin / 2
-        return Located(False, reason, self._last_yx.copy(), size, np.diag(size**2), min(confidence, 0.5), pair, self._active)
+        return Located(
+            False, reason, self._last_yx.copy(), size, np.diag(size**2), min(confidence, 0.5), pair, self._active
+        )
 
 
 def _ambiguous(found: list[Candidate]) -> bool:
     best = found[0]
     for other in found[1:]:
         apart = np.abs(np.subtract(best.shift_yx, other.shift_yx)).max()
-        if apart >= 16 and other.correlation * np.sqrt(other.overlap) > AMBIGUITY * best.correlation * np.sqrt(best.overlap):
+        if apart >= 16 and other.correlation * np.sqrt(other.overlap) > AMBIGUITY * best.correlation * np.sqrt(
+            best.overlap
+        ):
             return True
     return False
 

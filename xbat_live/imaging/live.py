@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from xbat_live.imaging.blur import FIRST_LIMIT, FIRST_RETAKE_ODDS, NOT_JUDGED, BlurHypotheses, BlurResult, fit_alone, fit_pair, judge
-from xbat_live.imaging.correction import Corrector
+from xbat_live.imaging.blur import (
+    FIRST_LIMIT,
+    FIRST_RETAKE_ODDS,
+    KEYFRAME_SHARE,
+    NOT_JUDGED,
+    BlurHypotheses,
+    BlurResult,
+    fit_alone,
+    fit_pair,
+    judge,
+)
+from xbat_live.imaging.correction import Corrector, Float2D
 from xbat_live.imaging.keyframes import KeyframeChain, Located
 from xbat_live.imaging.registration import Keyframe, ShiftEngine
 
@@ -62,7 +73,7 @@ class LiveRegistrar:
         dark: ArrayLike,
         pixel_size_um: float,
         *,
-        bin: int = 2,  # noqa: A002 - the name users know from the camera
+        bin: int = 2,
         workers: int = 1,
     ) -> None:
         self.pixel_size_um = pixel_size_um
@@ -86,7 +97,12 @@ def _result(located: Located) -> ShiftResult:
     (y, x), (sigma_y, sigma_x) = located.position_yx, located.sigma_yx
     identifier = located.keyframe.identifier if located.keyframe else -1
     return ShiftResult(
-        (float(y), float(x)), (float(sigma_y), float(sigma_x)), float(located.confidence), identifier, located.ok, located.reason
+        (float(y), float(x)),
+        (float(sigma_y), float(sigma_x)),
+        float(located.confidence),
+        identifier,
+        located.ok,
+        located.reason,
     )
 
 
@@ -105,7 +121,9 @@ class BlurScreen:
         Blur extent that is rejected, unbinned px.
     """
 
-    def __init__(self, shape: tuple[int, int], flat: ArrayLike, dark: ArrayLike, pixel_size_um: float, *, limit_px: float = 3.75) -> None:
+    def __init__(
+        self, shape: tuple[int, int], flat: ArrayLike, dark: ArrayLike, pixel_size_um: float, *, limit_px: float = 3.75
+    ) -> None:
         self.pixel_size_um = pixel_size_um
         self._corrector = Corrector(shape, 2)
         self._corrector.set_dark(dark)
@@ -115,6 +133,7 @@ class BlurScreen:
         self._first_hypotheses = BlurHypotheses(FIRST_LIMIT * limit_px, retake_odds=FIRST_RETAKE_ODDS)
         self._chain = KeyframeChain(self._engine)
         self._reference: Keyframe | None = None
+        self._reference_yx_px = (0.0, 0.0)
 
     def update(self, frame: ArrayLike, shift_yx_px: tuple[float, float] | None = None) -> BlurResult:
         """Judge one frame, shape (ny, nx), counts.
@@ -128,30 +147,30 @@ class BlurScreen:
         """
         od, weight = self._corrector.correct(np.asarray(frame)).od, self._corrector.weight
         if self._reference is None:
-            whole = self._engine.whole_spectrum(od, weight)
-            fit = fit_alone(whole.polar, self._engine.whole, whole.mode_correlation)
+            alone = self._engine.whole_spectrum(od, weight)
+            fit = fit_alone(alone.polar, self._engine.whole, alone.mode_correlation)
             blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
             if not blur.is_blurred:
-                self._reference = self._chain.start(od, weight).keyframe
+                self._refer_to(od, shift_yx_px)
             return blur
         if shift_yx_px is None:
-            pair = self._chain.locate(od, weight).pair
+            located = self._chain.locate(od, weight)
+            pair = located.pair if located.ok else None
         else:
-            whole = np.rint(np.asarray(shift_yx_px) / self._engine.bin).astype(int)
+            whole = np.rint(np.subtract(shift_yx_px, self._reference_yx_px) / self._engine.bin).astype(int)
             pair = self._engine.refine(self._reference, od, (int(whole[0]), int(whole[1])))
         if pair is None:
-            return NOT_JUDGED
-        blur, sharper = judge(fit_pair(pair), self._hypotheses, self.pixel_size_um, "the reference", pair.reference_frames)
+            return dataclasses.replace(NOT_JUDGED, reason="blur not judged: nothing in common with the reference")
+        blur, sharper = judge(
+            fit_pair(pair), self._hypotheses, self.pixel_size_um, "the reference", pair.reference_frames
+        )
         if sharper:
-            self._chain = KeyframeChain(self._engine)
-            self._reference = None
-            if shift_yx_px is None:
-                self._reference = self._chain.start(od, weight).keyframe
-        elif not blur.is_blurred and blur.extent_px < limit_of_absorption(self._hypotheses):
+            self._refer_to(od, shift_yx_px)
+        elif not blur.is_blurred and blur.extent_px < KEYFRAME_SHARE * self._hypotheses.limit_px:
             self._reference.absorb(pair)
         return blur
 
-
-def limit_of_absorption(hypotheses: BlurHypotheses) -> float:
-    """Return the extent (px) up to which a frame is averaged into the reference."""
-    return 0.75 * hypotheses.limit_px
+    def _refer_to(self, od: Float2D, shift_yx_px: tuple[float, float] | None) -> None:
+        self._chain = KeyframeChain(self._engine)
+        self._reference = self._chain.start(od, self._corrector.weight).keyframe
+        self._reference_yx_px = shift_yx_px or (0.0, 0.0)

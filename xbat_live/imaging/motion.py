@@ -49,10 +49,13 @@ class DriftModel:
         Standard deviation by which the rate changes in one minute, um/min.
     """
 
-    def __init__(self, jitter_um: float = 0.2, rate_um_per_min: float = 0.02, rate_walk_um_per_min: float = 2e-4) -> None:
+    def __init__(
+        self, jitter_um: float = 0.2, rate_um_per_min: float = 0.02, rate_walk_um_per_min: float = 2e-4
+    ) -> None:
         if not (jitter_um > 0 and rate_um_per_min > 0 and rate_walk_um_per_min > 0):
             raise ValueError(
-                f"DriftModel: jitter {jitter_um} um, rate {rate_um_per_min} um/min and walk {rate_walk_um_per_min} um/min must all be above 0"
+                f"DriftModel: jitter {jitter_um} um, rate {rate_um_per_min} um/min "
+                f"and walk {rate_walk_um_per_min} um/min must all be above 0"
             )
         self._rate_walk = rate_walk_um_per_min
         self._rate_prior = rate_um_per_min
@@ -85,8 +88,14 @@ class DriftModel:
             Values that are not finite, negative sigma, or time running backwards.
         """
         shift, sigma = np.asarray(shift_yx_um, float), np.asarray(sigma_yx_um, float)
-        if shift.shape != (2,) or sigma.shape != (2,) or not (np.isfinite(shift).all() and np.isfinite(sigma).all() and np.isfinite(t_s)):
-            raise ValueError(f"DriftModel: shift {shift} um, sigma {sigma} um and time {t_s} s must be finite, two values each for (y, x)")
+        if (
+            shift.shape != (2,)
+            or sigma.shape != (2,)
+            or not (np.isfinite(shift).all() and np.isfinite(sigma).all() and np.isfinite(t_s))
+        ):
+            raise ValueError(
+                f"DriftModel: shift {shift} um, sigma {sigma} um and time {t_s} s must be finite, two values each for (y, x)"
+            )
         if (sigma < 0).any():
             raise ValueError(f"DriftModel: sigma {sigma} um is negative")
         jitter_variance = self._jitter_sum / self._jitter_weight
@@ -98,7 +107,9 @@ class DriftModel:
             return self._motion(shift, (False, False))
         minutes = (t_s - self._last_s) / 60
         if minutes < 0:
-            raise ValueError(f"DriftModel: time runs backwards by {-60 * minutes:.3g} s; hand frames over in the order they were taken")
+            raise ValueError(
+                f"DriftModel: time runs backwards by {-60 * minutes:.3g} s; hand frames over in the order they were taken"
+            )
         self._last_s = t_s
         advance = np.array([[1.0, minutes], [0.0, 1.0]])
         walk = self._rate_walk**2 * np.array([[minutes**3 / 3, minutes**2 / 2], [minutes**2 / 2, minutes]])
@@ -119,7 +130,9 @@ class DriftModel:
             excess_variance = min(innovation**2, 9 * expected) - covariance[0, 0] - sigma[axis] ** 2
             # forget slowly (about 50 frames) so that a quieter or rougher stage is learnt again
             self._jitter_weight[axis] = self._jitter_weight[axis] * 0.98 + 1
-            self._jitter_sum[axis] = self._jitter_sum[axis] * 0.98 + max(excess_variance, 0.05 * jitter_variance[axis], 1e-8)
+            self._jitter_sum[axis] = self._jitter_sum[axis] * 0.98 + max(
+                excess_variance, 0.05 * jitter_variance[axis], 1e-8
+            )
         return self._motion(shift, (outlier[0], outlier[1]))
 
     def _motion(self, shift: Float, outlier: tuple[bool, bool]) -> Motion:

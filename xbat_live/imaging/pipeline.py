@@ -10,7 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xbat_live.imaging.blur import FIRST_LIMIT, FIRST_RETAKE_ODDS, NOT_JUDGED, BlurHypotheses, BlurResult, KernelFit, fit_alone, fit_pair, judge
+from xbat_live.imaging.blur import (
+    FIRST_LIMIT,
+    FIRST_RETAKE_ODDS,
+    KEYFRAME_SHARE,
+    NOT_JUDGED,
+    BlurHypotheses,
+    BlurResult,
+    KernelFit,
+    fit_alone,
+    fit_pair,
+    judge,
+)
 from xbat_live.imaging.checks import check_light, check_raw
 from xbat_live.imaging.correction import Corrected, Corrector
 from xbat_live.imaging.keyframes import KeyframeChain, Located, structure_significance
@@ -22,8 +33,6 @@ DUPLICATE_STRIDE = 4
 """Every fourth row is kept to recognise a duplicate; a caller may reuse its buffer."""
 LEAST_STRUCTURE = 5.0
 """Standard deviations of power above the noise floor below which a frame counts as blank."""
-KEYFRAME_EXTENT_PX = 2.8
-"""A frame blurred by more (though not enough to reject it) does not become keyframe and does not enter the averaged reference."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class FramePipeline:
         shape: tuple[int, int],
         pixel_size_um: float,
         *,
-        bin: int = 2,  # noqa: A002 - the name users know from the camera
+        bin: int = 2,
         workers: int = 1,
         saturation: int = 65535,
         dark_offset: float = 0.0,
@@ -116,7 +125,9 @@ class FramePipeline:
         if not pixel_size_um > 0:
             raise ValueError(f"pixel_size_um = {pixel_size_um} um: must be above 0 um")
         if bin < 1 or max_fields < 1 or not blur_limit_px > 0:
-            raise ValueError(f"bin = {bin}, max_fields = {max_fields} and blur_limit_px = {blur_limit_px} px must be at least 1, 1 and above 0 px")
+            raise ValueError(
+                f"bin = {bin}, max_fields = {max_fields} and blur_limit_px = {blur_limit_px} px must be at least 1, 1 and above 0 px"
+            )
         self.shape = (int(shape[0]), int(shape[1]))
         self.pixel_size_um = float(pixel_size_um)
         self.saturation = saturation
@@ -177,7 +188,9 @@ class FramePipeline:
         """
         started = time.perf_counter()
         array = np.asarray(frame)
-        check = check_raw(array, self.shape, saturation=self.saturation, previous_rows=self._previous, stride=DUPLICATE_STRIDE)
+        check = check_raw(
+            array, self.shape, saturation=self.saturation, previous_rows=self._previous, stride=DUPLICATE_STRIDE
+        )
         if check.kind not in ("wrong shape", "wrong dtype"):
             self._previous = array[::DUPLICATE_STRIDE].copy()
         if not check.ok:
@@ -187,7 +200,9 @@ class FramePipeline:
         if not check.ok:
             return self._rejected(key, check.kind, check.reason, corrected.transmission, started)
         chain = self._field(key)
-        return self._first(chain, key, corrected, started) if chain.empty else self._later(chain, key, corrected, started)
+        return (
+            self._first(chain, key, corrected, started) if chain.empty else self._later(chain, key, corrected, started)
+        )
 
     def _field(self, key: str) -> KeyframeChain:
         if key not in self._fields:
@@ -227,22 +242,26 @@ class FramePipeline:
         assert located.keyframe is not None
         fit, keyframe = fit_pair(pair), located.keyframe
         relative = KernelFit(fit.kernel - keyframe.kernel_baseline, fit.covariance)
-        blur, sharper = judge(relative, self._hypotheses, self.pixel_size_um, f"keyframe {keyframe.identifier}", pair.reference_frames)
+        blur, sharper = judge(
+            relative, self._hypotheses, self.pixel_size_um, f"keyframe {keyframe.identifier}", pair.reference_frames
+        )
         if blur.is_blurred:
             return self._verdict("blurred", blur.reason, located, blur, corrected, started)
         if sharper:
             fresh = chain.restart(located, corrected.od, weight)
             reason = f"{blur.reason}; reference replaced, frames of {key} accepted so far may be blurred"
             logger.warning("field %s: %s", key, reason)
-            return self._verdict("accepted", reason, located, blur, corrected, started, keyframe_id=fresh.identifier, reanchored=True)
+            return self._verdict(
+                "accepted", reason, located, blur, corrected, started, keyframe_id=fresh.identifier, reanchored=True
+            )
         keyframe.calibrate(fit.kernel)
-        if blur.extent_px > KEYFRAME_EXTENT_PX:
+        if blur.extent_px > KEYFRAME_SHARE * self._hypotheses.limit_px:
             return self._verdict("accepted", blur.reason, located, blur, corrected, started)
         handed_over = chain.accept(located, corrected.od, weight)
         identifier = handed_over.identifier if handed_over else None
         return self._verdict("accepted", blur.reason, located, blur, corrected, started, keyframe_id=identifier)
 
-    def _verdict(
+    def _verdict(  # noqa: PLR0917
         self,
         kind: str,
         reason: str,
@@ -271,7 +290,7 @@ class FramePipeline:
             elapsed_ms=1e3 * (time.perf_counter() - started),
         )
 
-    def _rejected(
+    def _rejected(  # noqa: PLR0917
         self, key: str, kind: str, reason: str, transmission: float, started: float, blur: BlurResult = NOT_JUDGED
     ) -> FrameVerdict:
         chain = self._fields.get(key)

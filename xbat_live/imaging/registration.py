@@ -12,12 +12,19 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft, ndimage
 from scipy.signal.windows import tukey
 
 from xbat_live.imaging.correction import bin_sum
-from xbat_live.imaging.spectrum import Complex2D, CropWindow, Float, Float2D, PolarPower, fast_even_length, mode_correlation
+from xbat_live.imaging.spectrum import (
+    Complex2D,
+    CropWindow,
+    Float,
+    Float2D,
+    PolarPower,
+    fast_even_length,
+    mode_correlation,
+)
 
 COARSE = 4
 SEARCH_PX = 10
@@ -106,6 +113,8 @@ class Keyframe:
         Of `position_yx`, binned px squared.
     identifier
         Counts up from 0.
+    zero_covariance
+        Of the averaged spectrum's origin against this frame's, binned px squared.
     """
 
     def __init__(self, identifier: int, od: Float2D, weight: Float2D, position_yx: Float, covariance: Float) -> None:
@@ -117,6 +126,7 @@ class Keyframe:
         self.coarse: Float2D | None = None
         self.coarse_spectrum: Complex2D | None = None
         self.central: _Central | None = None
+        self.zero_covariance: Float = np.zeros((2, 2))
         self.kernel_sum: Float = np.zeros(3)
         self.kernel_count = 0
 
@@ -145,6 +155,9 @@ class Keyframe:
         if central is None or pair.reference is not central.polar or central.averaged >= MOST_AVERAGED:
             return
         window = pair.window
+        if central.averaged == 1:
+            # The frames averaged in are all aligned on the noise of the first: their mean lies off by that, half of this pair's error.
+            self.zero_covariance = pair.covariance / 2
         central.averaged += 1
         share = np.float32(1 / central.averaged)
         central.spectrum = central.spectrum + (pair.spectrum - central.spectrum) * share
@@ -178,7 +191,9 @@ class ShiftEngine:
 
     def __init__(self, binned_shape: tuple[int, int], bin_factor: int = 2, workers: int = 1) -> None:
         if min(binned_shape) < 32:
-            raise ValueError(f"frames of {binned_shape} px after binning by {bin_factor} are too small to register: at least 32 x 32 px; bin less")
+            raise ValueError(
+                f"frames of {binned_shape} px after binning by {bin_factor} are too small to register: at least 32 x 32 px; bin less"
+            )
         self.shape = binned_shape
         self.bin = bin_factor
         self.workers = workers
@@ -224,7 +239,9 @@ class ShiftEngine:
             keyframe.coarse_spectrum = self.coarse_spectrum(keyframe.coarse)
         cross = spectrum * keyframe.coarse_spectrum.conj()
         magnitude = np.abs(cross)
-        cross *= self._coarse_band / (magnitude + np.float32(1e-3) * magnitude.max() + np.float32(1e-20)) ** np.float32(0.7)
+        cross *= self._coarse_band / (magnitude + np.float32(1e-3) * magnitude.max() + np.float32(1e-20)) ** np.float32(
+            0.7
+        )
         surface = fft.irfft2(cross, self._padded, workers=self.workers)
         limit = [int(n * (1 - LEAST_OVERLAP)) for n in self.coarse_shape]
         rows = np.r_[0 : limit[0] + 1, self._padded[0] - limit[0] : self._padded[0]]
@@ -236,7 +253,9 @@ class ShiftEngine:
             iy, ix = np.unravel_index(int(surface.argmax()), surface.shape)
             if not surface[iy, ix] > 0:
                 break
-            dy, dx = ((int(i) + n // 2) % n - n // 2 for i, n in zip((rows[iy], columns[ix]), self._padded, strict=True))
+            dy, dx = (
+                (int(i) + n // 2) % n - n // 2 for i, n in zip((rows[iy], columns[ix]), self._padded, strict=True)
+            )
             found.append(self._verify(keyframe.coarse, image, dy, dx))
             surface[max(iy - 3, 0) : iy + 4, max(ix - 3, 0) : ix + 4] = -np.inf
         return sorted(found, key=lambda c: -c.correlation * np.sqrt(c.overlap))
@@ -256,18 +275,16 @@ class ShiftEngine:
 
     def refine(self, keyframe: Keyframe, od: Float2D, shift_yx: tuple[int, int]) -> PairShift | None:
         """Return the sub-pixel shift near whole-pixel `shift_yx` (binned px), or None when too little is common to both."""
-        whole = shift_yx
-        pair = None
-        for attempt in range(4):
-            step = self._fine_step(keyframe, od, whole, search=attempt == 0)
-            if step is None:
+        pair = self._fine_step(keyframe, od, shift_yx, None)
+        for _ in range(3):
+            if pair is None:
+                return None
+            before = pair.shift_yx
+            whole = (int(np.rint(before[0])), int(np.rint(before[1])))
+            # Same whole pixels, and the taper displaced by the rest: both windows then see the same material.
+            pair = self._fine_step(keyframe, od, whole, before - whole)
+            if pair is None or np.abs(pair.shift_yx - before).max() < 0.5:
                 return pair
-            pair = step
-            residual = pair.shift_yx - whole
-            # 0.6 and not 0.5: no flipping between two crops that both are within half a pixel plus noise
-            if np.abs(residual).max() <= 0.6:
-                return pair
-            whole = (int(np.rint(pair.shift_yx[0])), int(np.rint(pair.shift_yx[1])))
         return pair
 
     def central_spectrum(self, od: Float2D, weight: Float2D) -> _Central:
@@ -288,28 +305,33 @@ class ShiftEngine:
             raise RuntimeError("call whole_spectrum() first")
         return self._whole
 
-    def _fine_step(self, keyframe: Keyframe, od: Float2D, whole: tuple[int, int], *, search: bool) -> PairShift | None:
+    def _fine_step(
+        self, keyframe: Keyframe, od: Float2D, whole: tuple[int, int], rest: Float | None
+    ) -> PairShift | None:
+        """Register at `whole` pixels plus `rest`; without `rest` the correlation surface around is searched."""
         if all(abs(d) <= m for d, m in zip(whole, self.margin, strict=True)):
             if keyframe.central is None:
                 keyframe.central = self.central_spectrum(keyframe.od, keyframe.weight)
             window, reference = self.central, keyframe.central
-            corner = (self.margin[0] + whole[0], self.margin[1] + whole[1])
+            origin = self.margin
         else:
             size = [fast_even_length((n - abs(d)) // 16 * 16) for n, d in zip(self.shape, whole, strict=True)]
             if min(size) < 32 or size[0] * size[1] < LEAST_OVERLAP * 0.8 * self.shape[0] * self.shape[1]:
                 return None
             window = self._window((size[0], size[1]))
             spare = [n - abs(d) - s for n, d, s in zip(self.shape, whole, size, strict=True)]
-            start = (max(-whole[0], 0) + spare[0] // 2, max(-whole[1], 0) + spare[1] // 2)
-            weight = keyframe.weight[start[0] : start[0] + size[0], start[1] : start[1] + size[1]]
-            shape = window.window(weight)
-            spectrum = window.transform(keyframe.od, start, shape)
-            reference = _Central(shape, spectrum, window.polar(spectrum), mode_correlation(shape))
-            corner = (start[0] + whole[0], start[1] + whole[1])
-        spectrum = window.transform(od, corner, reference.window)
-        return self._subpixel(window, reference, spectrum, whole, search=search)
+            origin = (max(-whole[0], 0) + spare[0] // 2, max(-whole[1], 0) + spare[1] // 2)
+            reference = _crop_spectrum(window, keyframe.od, keyframe.weight, origin)
+        corner = (origin[0] + whole[0], origin[1] + whole[1])
+        shape = reference.window
+        if rest is not None:
+            y, x = origin
+            shape = window.window(keyframe.weight[y : y + window.shape[0], x : x + window.shape[1]], rest)
+        return self._subpixel(window, reference, window.transform(od, corner, shape), whole, rest)
 
-    def _static_power(self, cross: Complex2D, pattern: Complex2D, noise: float, window: CropWindow, *, apart: bool) -> float:
+    def _static_power(
+        self, cross: Complex2D, pattern: Complex2D, noise: float, window: CropWindow, *, apart: bool
+    ) -> float:
         """Return the power of the noise shared through the flat: coherent with `pattern` above the signal."""
         seen, model = cross[window.noise_index], pattern[window.noise_index]
         ratio = float(np.vdot(model, seen).real) / max(float(np.vdot(model, model).real), 0.05 * len(seen)) / noise
@@ -330,7 +352,7 @@ class ShiftEngine:
         return self._windows[size]
 
     def _subpixel(
-        self, window: CropWindow, reference: _Central, spectrum: Complex2D, whole: tuple[int, int], *, search: bool
+        self, window: CropWindow, reference: _Central, spectrum: Complex2D, whole: tuple[int, int], rest: Float | None
     ) -> PairShift | None:
         polar = window.polar(spectrum)
         cross = spectrum * reference.spectrum.conj()
@@ -345,8 +367,8 @@ class ShiftEngine:
         if not weight.any():
             return None
         weighted = cross * weight
-        at = np.zeros(2)
-        if search:
+        at = np.zeros(2) if rest is None else rest
+        if rest is None:
             half = weighted / window.multiplicity
             surface = fft.irfft2(half, window.shape, workers=window.workers)
             reach = [min(SEARCH_PX, n // 4) for n in window.shape]
@@ -362,7 +384,9 @@ class ShiftEngine:
             height = float(by_row.sum())
             gradient = -2 * np.pi * np.array([float(fy @ imaginary.sum(1)), float(fx @ imaginary.sum(0))])
             cross_term = float(fy @ (real @ fx))
-            hessian = (2 * np.pi) ** 2 * np.array([[float(fy**2 @ by_row), cross_term], [cross_term, float(fx**2 @ by_column)]])
+            hessian = (2 * np.pi) ** 2 * np.array(
+                [[float(fy**2 @ by_row), cross_term], [cross_term, float(fx**2 @ by_column)]]
+            )
             if np.linalg.det(hessian) <= 0 or hessian[0, 0] <= 0:
                 return None  # no maximum here
             step = np.linalg.solve(hessian, gradient)
@@ -380,16 +404,27 @@ class ShiftEngine:
         covariance = inverse @ spread @ inverse * shared + np.eye(2) * (SYSTEMATIC_PX / window.bin) ** 2
         total = float((np.abs(weighted) ** 2).sum())
         significance = height / max(np.sqrt(shared * total / 2), 1e-30)
-        powers = float((weight * (spectrum.real**2 + spectrum.imag**2)).sum()), float(
-            (weight * (reference.spectrum.real**2 + reference.spectrum.imag**2)).sum()
+        powers = (
+            float((weight * (spectrum.real**2 + spectrum.imag**2)).sum()),
+            float((weight * (reference.spectrum.real**2 + reference.spectrum.imag**2)).sum()),
         )
         coherence = height / max(np.sqrt(powers[0] * powers[1]), 1e-30)
         back = window.phase(at)
         cross *= back
         spectrum *= back
         return PairShift(
-            at + np.array(whole, float), covariance, float(significance), float(np.clip(coherence, 0, 1)), polar, reference.polar,
-            window.polar_mean(cross.real), static, spectrum, reference.averaged, window, shared,
+            at + np.array(whole, float),
+            covariance,
+            float(significance),
+            float(np.clip(coherence, 0, 1)),
+            polar,
+            reference.polar,
+            window.polar_mean(cross.real),
+            static,
+            spectrum,
+            reference.averaged,
+            window,
+            shared,
         )
 
 

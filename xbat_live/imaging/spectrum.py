@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.signal.windows import tukey
 
 Float2D = NDArray[np.float32]
 Complex2D = NDArray[np.complex64]
@@ -72,7 +71,6 @@ class CropWindow:
         self.bin = bin_factor
         self.workers = workers
         ny, nx = shape
-        self.taper: Float2D = np.outer(tukey(ny, 0.25), tukey(nx, 0.25)).astype(np.float32)
         # float32 on purpose: products with complex64 spectra must not be promoted to complex128
         self.fy = fft.fftfreq(ny).astype(np.float32)
         self.fx = fft.rfftfreq(nx).astype(np.float32)
@@ -96,11 +94,19 @@ class CropWindow:
         self.noise_modes = np.flatnonzero(noise)
         self.noise_index = np.nonzero(noise)
         self.polar_index = np.where(inside, radial * N_ANGULAR + angular, self._trash).ravel()
-        self.modes = np.bincount(self.polar_index, minlength=self._trash + 1)[: self._trash].reshape(N_RADIAL, N_ANGULAR)
+        self.modes = np.bincount(self.polar_index, minlength=self._trash + 1)[: self._trash].reshape(
+            N_RADIAL, N_ANGULAR
+        )
         modes = np.maximum(self.modes, 1)
-        sums = (self._binned(weight) / modes for weight in np.broadcast_arrays(radius, self.fx[None, :] ** 2, self.fy[:, None] ** 2,
-                                                                             self.fx[None, :] * self.fy[:, None]))
-        self.polar_radius, fx2, fy2, fxy = (item / scale for item, scale in zip(sums, (self.bin, *(self.bin**2,) * 3), strict=True))
+        sums = (
+            self._binned(weight) / modes
+            for weight in np.broadcast_arrays(
+                radius, self.fx[None, :] ** 2, self.fy[:, None] ** 2, self.fx[None, :] * self.fy[:, None]
+            )
+        )
+        self.polar_radius, fx2, fy2, fxy = (
+            item / scale for item, scale in zip(sums, (self.bin, *(self.bin**2,) * 3), strict=True)
+        )
         self.polar_quadratic = np.stack([fx2, fxy, fy2])
         # Smooth radial index for weights that must cover every mode
         self.radial_index = np.clip(radial, 0, N_RADIAL - 1)
@@ -108,12 +114,18 @@ class CropWindow:
         self.usable = (radius >= lowest / 1.5) & (radius < 0.5)
 
     def _binned(self, values: NDArray[np.floating]) -> Float:
-        total = np.bincount(self.polar_index, weights=values.ravel(), minlength=self._trash + 1)
+        total: Float = np.bincount(self.polar_index, weights=values.ravel(), minlength=self._trash + 1).astype(
+            np.float64, copy=False
+        )
         return total[: self._trash].reshape(N_RADIAL, N_ANGULAR)
 
-    def window(self, weight: Float2D) -> Float2D:
-        """Return taper times `weight` (crop shape), scaled to mean square one so that noise power does not depend on the window."""
-        product = self.taper * weight
+    def window(self, weight: Float2D, offset_yx: Float | None = None) -> Float2D:
+        """Return taper times `weight` (crop shape), scaled to mean square one so that noise power does not depend on the window.
+
+        `offset_yx` displaces the taper by a fraction of a pixel, so that it stays on the same material.
+        """
+        dy, dx = (0.0, 0.0) if offset_yx is None else offset_yx
+        product: Float2D = taper(self.shape[0], dy)[:, None] * taper(self.shape[1], dx)[None, :] * weight
         product /= np.float32(np.sqrt(max(float(np.vdot(product, product)) / product.size, 1e-12)))
         return product
 
@@ -147,6 +159,14 @@ class CropWindow:
     def radial_mean(self, values: Float) -> Float:
         """Return the mean over angle of values in polar bins, shape (n_radial,)."""
         return (values * self.modes).sum(1) / np.maximum(self.modes.sum(1), 1)
+
+
+def taper(length: int, offset: float = 0.0) -> NDArray[np.float32]:
+    """Return a Tukey window with a quarter of its length in the two cosine flanks, displaced by `offset` samples."""
+    from_edge = (np.arange(length) - offset) / (length - 1)
+    from_edge = np.clip(np.minimum(from_edge, 1 - from_edge), 0, 0.125)
+    window: NDArray[np.float32] = (0.5 - 0.5 * np.cos(np.pi * from_edge / 0.125)).astype(np.float32)
+    return window
 
 
 def mode_correlation(window: Float2D) -> float:

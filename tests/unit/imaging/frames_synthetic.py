@@ -16,7 +16,9 @@ from scipy import fft, ndimage
 Array = NDArray[np.float64]
 
 
-def particles(shape: tuple[int, int], seed: int, *, coverage: float = 0.55, radius_px: tuple[float, float] = (9.0, 110.0)) -> Array:
+def particles(
+    shape: tuple[int, int], seed: int, *, coverage: float = 0.55, radius_px: tuple[float, float] = (9.0, 110.0)
+) -> Array:
     """Return the optical density of polydisperse, textured, partly cracked spheres on a porous matrix; largest value about 1."""
     rng = np.random.default_rng(seed)
     ny, nx = shape
@@ -105,8 +107,14 @@ class Microscope:
         total = self.rng.poisson(self.photons * scale * self.n_flats * self.illumination)
         self.flat = (self.dark_level + self.counts_per_photon * total / self.n_flats).astype(np.float32)
 
-    def transmission(self, shift_yx_px: tuple[float, float] = (0.0, 0.0), blur_px: float = 0.0, angle_deg: float = 0.0,
-                     contrast: float | None = None, swing: bool = False) -> Array:
+    def transmission(
+        self,
+        shift_yx_px: tuple[float, float] = (0.0, 0.0),
+        blur_px: float = 0.0,
+        angle_deg: float = 0.0,
+        contrast: float | None = None,
+        swing: bool = False,
+    ) -> Array:
         """Return the noise-free transmitted fraction, content moved by `shift_yx_px` and blurred along `angle_deg` (0: along x).
 
         `blur_px` is the full length of the line, or for `swing` (sinusoidal vibration) sqrt(12) times its standard deviation.
@@ -115,7 +123,10 @@ class Microscope:
         canvas = np.exp(-(self.contrast if contrast is None else contrast) * self.scene)
         fy = fft.fftfreq(canvas.shape[0])[:, None]
         fx = fft.rfftfreq(canvas.shape[1])[None, :]
-        otf = np.exp(-2 * (np.pi * self.psf_sigma_px) ** 2 * (fy**2 + fx**2) - 2j * np.pi * (fy * shift_yx_px[0] + fx * shift_yx_px[1]))
+        otf = np.exp(
+            -2 * (np.pi * self.psf_sigma_px) ** 2 * (fy**2 + fx**2)
+            - 2j * np.pi * (fy * shift_yx_px[0] + fx * shift_yx_px[1])
+        )
         along = fx * np.cos(np.deg2rad(angle_deg)) + fy * np.sin(np.deg2rad(angle_deg))
         if swing:
             from scipy.special import j0
@@ -127,10 +138,20 @@ class Microscope:
         top, left = ((n - m) // 2 for n, m in zip(canvas.shape, self.shape, strict=True))
         return moved[top : top + self.shape[0], left : left + self.shape[1]]
 
-    def expose(self, shift_yx_px: tuple[float, float] = (0.0, 0.0), blur_px: float = 0.0, angle_deg: float = 0.0, *,
-               scale: float = 1.0, contrast: float | None = None, swing: bool = False) -> NDArray[np.uint16]:
+    def expose(
+        self,
+        shift_yx_px: tuple[float, float] = (0.0, 0.0),
+        blur_px: float = 0.0,
+        angle_deg: float = 0.0,
+        *,
+        scale: float = 1.0,
+        contrast: float | None = None,
+        swing: bool = False,
+    ) -> NDArray[np.uint16]:
         """Return a camera frame, uint16 (ny, nx); `scale` is its exposure relative to the flat's."""
         beam = self.photons * scale * self.illumination
-        photons = self.rng.poisson(beam * np.clip(self.transmission(shift_yx_px, blur_px, angle_deg, contrast, swing), 0, None))
+        photons = self.rng.poisson(
+            beam * np.clip(self.transmission(shift_yx_px, blur_px, angle_deg, contrast, swing), 0, None)
+        )
         counts = self.counts_per_photon * photons + self.dark_level + self.rng.normal(0, 3, self.shape)
         return np.clip(np.rint(counts), 0, 65535).astype(np.uint16)

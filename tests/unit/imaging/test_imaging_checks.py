@@ -41,7 +41,7 @@ BAD = [
     ("nan", lambda f: np.where(f == f.max(), np.inf, f.astype(float)), "as infinity does"),
     ("saturated", _with(lambda f: f.__setitem__((slice(0, 40), slice(0, 40)), 65535)), "more than 0.1 % at full scale"),
     ("shutter closed", lambda f: np.full_like(f, 101), "only dark counts"),
-    ("shutter closed", lambda f: np.zeros_like(f), "a camera that reads nothing"),
+    ("shutter closed", np.zeros_like, "a camera that reads nothing"),
     ("underexposed", lambda f: (100 + 0.03 * (f - 100.0)).astype(np.uint16), "beam almost gone"),
     ("dead rows", _with(lambda f: f.__setitem__(slice(100, 110), 100)), "rows without light"),
     ("dead rows", _with(lambda f: f.__setitem__(slice(200, None), 0)), "transfer cut short"),
@@ -50,7 +50,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("kind", "spoil", "why"), BAD, ids=[f"{kind}-{i}" for i, (kind, _, _) in enumerate(BAD)])
-def test_bad_frames_are_named(microscope: Microscope, kind: str, spoil: Callable[[np.ndarray], np.ndarray], why: str) -> None:
+def test_bad_frames_are_named(
+    microscope: Microscope, kind: str, spoil: Callable[[np.ndarray], np.ndarray], why: str
+) -> None:
     pipeline = FramePipeline(SHAPE, 0.03324)
     pipeline.set_dark(microscope.dark)
     pipeline.set_flat(microscope.flat)

@@ -29,7 +29,7 @@ def test_the_drift_of_the_paper_is_found_under_its_jitter() -> None:
 def test_one_outlier_is_named_and_moves_the_drift_little() -> None:
     model, rng = DriftModel(), np.random.default_rng(0)
     for i in range(30):
-        model.update(60.0 * i, (0.01 * i, 0) + rng.normal(0, 0.05, 2), (0.001, 0.001))
+        model.update(60.0 * i, rng.normal((0.01 * i, 0), 0.05), (0.001, 0.001))
     motion = model.update(1800.0, (8.0, 0.0), (0.001, 0.001))
     assert motion.outlier_yx == (True, False)
     assert motion.drift_yx_um[0] == pytest.approx(0.3, abs=0.2)

@@ -34,7 +34,9 @@ def frames(request: pytest.FixtureRequest) -> tuple[NDArray[np.uint16], NDArray[
     return np.stack(samples), np.mean(flats, axis=0, dtype=np.float32)
 
 
-def _moved(frame: NDArray, flat: NDArray, shift_yx_px: tuple[float, float], blur_px: float = 0.0, angle_deg: float = 0.0) -> NDArray:
+def _moved(
+    frame: NDArray, flat: NDArray, shift_yx_px: tuple[float, float], blur_px: float = 0.0, angle_deg: float = 0.0
+) -> NDArray:
     """Move and blur the sample, not the illumination: the transmission is transformed; blur removes noise, so some is added again."""
     margin = 64
     ratio = np.pad(np.clip(frame / np.maximum(flat, 20), 0, 3), margin, mode="reflect")
