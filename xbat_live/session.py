@@ -126,7 +126,11 @@ def open_session(
         account = stack.enter_context(open_account(config))
         tracker = DriftTracker(config.camera.pixel_size_um, model=drift_model(config))
         analysis = FrameAnalysis(
-            partial(FramePipeline, pixel_size_um=config.camera.pixel_size_um),
+            partial(
+                FramePipeline,
+                pixel_size_um=config.camera.pixel_size_um,
+                dark_offset=config.camera.dark_offset_counts,
+            ),
             tracker,
             dose_limit_gy=config.dose.limit_gy,
         )

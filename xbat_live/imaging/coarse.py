@@ -48,44 +48,33 @@ class CoarseSearch:
     def __init__(self, binned_shape: tuple[int, int], workers: int = 1) -> None:
         self.workers = workers
         coarse = (binned_shape[0] // COARSE, binned_shape[1] // COARSE)
-        self.coarse_shape = coarse
-        self._coarse_taper = np.outer(tukey(coarse[0], 0.3), tukey(coarse[1], 0.3)).astype(np.float32)
+        self.shape = coarse
+        self._taper = np.outer(tukey(coarse[0], 0.3), tukey(coarse[1], 0.3)).astype(np.float32)
         self._padded = tuple(fft.next_fast_len(int(n * 1.6), real=True) for n in coarse)
         fy = fft.fftfreq(self._padded[0])[:, None]
         fx = fft.rfftfreq(self._padded[1])[None, :]
         radius2 = fy**2 + fx**2
         low = 2.0 / min(coarse)
-        self._coarse_band = (np.exp(-radius2 / (2 * 0.2**2)) * (1 - np.exp(-radius2 / (2 * low**2)))).astype(np.float32)
+        self._band = (np.exp(-radius2 / (2 * 0.2**2)) * (1 - np.exp(-radius2 / (2 * low**2)))).astype(np.float32)
 
-
-    def coarse_image(self, od: Float2D, weight: Float2D) -> Float2D:
-        """Return the background-free coarse image, weighted, float32."""
+    def prepare(self, od: Float2D, weight: Float2D) -> CoarseImage:
+        """Return the coarse image of a frame (binned optical density and weight) and its spectrum."""
         small = bin_sum(od * weight, COARSE)
         support = np.maximum(bin_sum(weight, COARSE), 1e-3)
         small /= support
         smooth = np.clip(support / COARSE**2, 0, 1)
-        small -= ndimage.uniform_filter(small, max(5, min(self.coarse_shape) // 4))
+        small -= ndimage.uniform_filter(small, max(5, min(self.shape) // 4))
         small *= smooth
         small -= small.mean()
-        return small
+        return CoarseImage(small, fft.rfft2(small * self._taper, self._padded, workers=self.workers))
 
-    def coarse_spectrum(self, image: Float2D) -> Complex2D:
-        """Return the zero-padded spectrum of a coarse image."""
-        spectrum: Complex2D = fft.rfft2(image * self._coarse_taper, self._padded, workers=self.workers)
-        return spectrum
-
-    def candidates(self, keyframe: Keyframe, image: Float2D, spectrum: Complex2D, count: int = 4) -> list[Candidate]:
-        """Return coarse shifts of `image` against the keyframe, best first."""
-        if keyframe.coarse is None or keyframe.coarse_spectrum is None:
-            keyframe.coarse = self.coarse_image(keyframe.od, keyframe.weight)
-            keyframe.coarse_spectrum = self.coarse_spectrum(keyframe.coarse)
-        cross = spectrum * keyframe.coarse_spectrum.conj()
+    def candidates(self, reference: CoarseImage, moved: CoarseImage, count: int = 4) -> list[Candidate]:
+        """Return coarse shifts from `reference` to `moved`, best first."""
+        cross = moved.spectrum * reference.spectrum.conj()
         magnitude = np.abs(cross)
-        cross *= self._coarse_band / (magnitude + np.float32(1e-3) * magnitude.max() + np.float32(1e-20)) ** np.float32(
-            0.7
-        )
+        cross *= self._band / (magnitude + np.float32(1e-3) * magnitude.max() + np.float32(1e-20)) ** np.float32(0.7)
         surface = fft.irfft2(cross, self._padded, workers=self.workers)
-        limit = [int(n * (1 - LEAST_OVERLAP)) for n in self.coarse_shape]
+        limit = [int(n * (1 - LEAST_OVERLAP)) for n in self.shape]
         rows = np.r_[0 : limit[0] + 1, self._padded[0] - limit[0] : self._padded[0]]
         columns = np.r_[0 : limit[1] + 1, self._padded[1] - limit[1] : self._padded[1]]
         rows, columns = np.unique(rows), np.unique(columns)
@@ -98,7 +87,7 @@ class CoarseSearch:
             dy, dx = (
                 (int(i) + n // 2) % n - n // 2 for i, n in zip((rows[iy], columns[ix]), self._padded, strict=True)
             )
-            found.append(self._verify(keyframe.coarse, image, dy, dx))
+            found.append(self._verify(reference.image, moved.image, dy, dx))
             surface[max(iy - 3, 0) : iy + 4, max(ix - 3, 0) : ix + 4] = -np.inf
         return sorted(found, key=lambda c: -c.correlation * np.sqrt(c.overlap))
 
@@ -112,4 +101,3 @@ class CoarseSearch:
         a, b = moved - moved.mean(), still - still.mean()
         scale = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
         return Candidate((dy * COARSE, dx * COARSE), float(np.vdot(a, b)) / max(scale, 1e-20), overlap)
-

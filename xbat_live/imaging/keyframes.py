@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xbat_live.imaging.registration import Candidate, Keyframe, PairShift, ShiftEngine
+from xbat_live.imaging.coarse import Candidate
+from xbat_live.imaging.registration import Keyframe, PairShift, ShiftEngine
 from xbat_live.imaging.spectrum import CropWindow, Float, Float2D, PolarPower
 
 LEAST_SIGNIFICANCE = 6.5
@@ -87,8 +88,7 @@ class KeyframeChain:
         active = self._active
         if active is None:
             raise RuntimeError("no keyframe yet: call start() with the first sharp frame")
-        image = engine.coarse_image(od, weight)
-        found = engine.candidates(active, image, engine.coarse_spectrum(image))
+        found = engine.search(active, engine.coarse.prepare(od, weight))
         if not found or found[0].correlation < LEAST_COARSE:
             return self._lost("no structure in common with the keyframe: moved out of the field, or another sample")
         if _ambiguous(found):

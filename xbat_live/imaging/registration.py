@@ -12,10 +12,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, ndimage
-from scipy.signal.windows import tukey
+from scipy import fft
 
-from xbat_live.imaging.correction import bin_sum
+from xbat_live.imaging.coarse import LEAST_OVERLAP, Candidate, CoarseImage, CoarseSearch
 from xbat_live.imaging.spectrum import (
     Complex2D,
     CropWindow,
@@ -26,25 +25,14 @@ from xbat_live.imaging.spectrum import (
     mode_correlation,
 )
 
-COARSE = 4
 SEARCH_PX = 10
 """Half width, binned px, of the correlation surface searched around the coarse shift."""
-LEAST_OVERLAP = 0.3
 MARGIN_FRACTION = 0.1
 MOST_BASELINE = 0.7
 """Unbinned px squared; a line of 2.9 px."""
 MOST_AVERAGED = 8
 SYSTEMATIC_PX = 0.004
 """Unbinned px added in quadrature to every sigma: interpolation and window errors that the residual phases do not show."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A coarse shift (binned px, whole numbers) and the correlation over the overlap there."""
-
-    shift_yx: tuple[int, int]
-    correlation: float
-    overlap: float
 
 
 @dataclass(frozen=True)
@@ -123,8 +111,7 @@ class Keyframe:
         self.weight = weight
         self.position_yx = position_yx
         self.covariance = covariance
-        self.coarse: Float2D | None = None
-        self.coarse_spectrum: Complex2D | None = None
+        self.coarse: CoarseImage | None = None
         self.central: _Central | None = None
         self.zero_covariance: Float = np.zeros((2, 2))
         self.kernel_sum: Float = np.zeros(3)
@@ -204,74 +191,13 @@ class ShiftEngine:
         self.static_ratio: float | None = None
         """Share of a frame's noise that is the flat's; set to None when the flat changes."""
         self._windows: OrderedDict[tuple[int, int], CropWindow] = OrderedDict()
-        coarse = (binned_shape[0] // COARSE, binned_shape[1] // COARSE)
-        self.coarse_shape = coarse
-        self._coarse_taper = np.outer(tukey(coarse[0], 0.3), tukey(coarse[1], 0.3)).astype(np.float32)
-        self._padded = tuple(fft.next_fast_len(int(n * 1.6), real=True) for n in coarse)
-        fy = fft.fftfreq(self._padded[0])[:, None]
-        fx = fft.rfftfreq(self._padded[1])[None, :]
-        radius2 = fy**2 + fx**2
-        low = 2.0 / min(coarse)
-        self._coarse_band = (np.exp(-radius2 / (2 * 0.2**2)) * (1 - np.exp(-radius2 / (2 * low**2)))).astype(np.float32)
+        self.coarse = CoarseSearch(binned_shape, workers)
 
-    # --- coarse ---------------------------------------------------------------------------------------------------------------
-
-    def coarse_image(self, od: Float2D, weight: Float2D) -> Float2D:
-        """Return the background-free coarse image, weighted, float32."""
-        small = bin_sum(od * weight, COARSE)
-        support = np.maximum(bin_sum(weight, COARSE), 1e-3)
-        small /= support
-        smooth = np.clip(support / COARSE**2, 0, 1)
-        small -= ndimage.uniform_filter(small, max(5, min(self.coarse_shape) // 4))
-        small *= smooth
-        small -= small.mean()
-        return small
-
-    def coarse_spectrum(self, image: Float2D) -> Complex2D:
-        """Return the zero-padded spectrum of a coarse image."""
-        spectrum: Complex2D = fft.rfft2(image * self._coarse_taper, self._padded, workers=self.workers)
-        return spectrum
-
-    def candidates(self, keyframe: Keyframe, image: Float2D, spectrum: Complex2D, count: int = 4) -> list[Candidate]:
-        """Return coarse shifts of `image` against the keyframe, best first."""
-        if keyframe.coarse is None or keyframe.coarse_spectrum is None:
-            keyframe.coarse = self.coarse_image(keyframe.od, keyframe.weight)
-            keyframe.coarse_spectrum = self.coarse_spectrum(keyframe.coarse)
-        cross = spectrum * keyframe.coarse_spectrum.conj()
-        magnitude = np.abs(cross)
-        cross *= self._coarse_band / (magnitude + np.float32(1e-3) * magnitude.max() + np.float32(1e-20)) ** np.float32(
-            0.7
-        )
-        surface = fft.irfft2(cross, self._padded, workers=self.workers)
-        limit = [int(n * (1 - LEAST_OVERLAP)) for n in self.coarse_shape]
-        rows = np.r_[0 : limit[0] + 1, self._padded[0] - limit[0] : self._padded[0]]
-        columns = np.r_[0 : limit[1] + 1, self._padded[1] - limit[1] : self._padded[1]]
-        rows, columns = np.unique(rows), np.unique(columns)
-        surface = surface[np.ix_(rows, columns)]
-        found = []
-        for _ in range(count):
-            iy, ix = np.unravel_index(int(surface.argmax()), surface.shape)
-            if not surface[iy, ix] > 0:
-                break
-            dy, dx = (
-                (int(i) + n // 2) % n - n // 2 for i, n in zip((rows[iy], columns[ix]), self._padded, strict=True)
-            )
-            found.append(self._verify(keyframe.coarse, image, dy, dx))
-            surface[max(iy - 3, 0) : iy + 4, max(ix - 3, 0) : ix + 4] = -np.inf
-        return sorted(found, key=lambda c: -c.correlation * np.sqrt(c.overlap))
-
-    def _verify(self, reference: Float2D, image: Float2D, dy: int, dx: int) -> Candidate:
-        ny, nx = reference.shape
-        moved = image[max(dy, 0) : ny + min(dy, 0), max(dx, 0) : nx + min(dx, 0)]
-        still = reference[max(-dy, 0) : ny + min(-dy, 0), max(-dx, 0) : nx + min(-dx, 0)]
-        overlap = moved.size / image.size
-        if overlap < LEAST_OVERLAP / 2:
-            return Candidate((dy * COARSE, dx * COARSE), 0.0, overlap)
-        a, b = moved - moved.mean(), still - still.mean()
-        scale = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
-        return Candidate((dy * COARSE, dx * COARSE), float(np.vdot(a, b)) / max(scale, 1e-20), overlap)
-
-    # --- fine -----------------------------------------------------------------------------------------------------------------
+    def search(self, keyframe: Keyframe, image: CoarseImage) -> list[Candidate]:
+        """Return coarse shifts (binned px) of a frame against the keyframe, best first."""
+        if keyframe.coarse is None:
+            keyframe.coarse = self.coarse.prepare(keyframe.od, keyframe.weight)
+        return self.coarse.candidates(keyframe.coarse, image)
 
     def refine(self, keyframe: Keyframe, od: Float2D, shift_yx: tuple[int, int]) -> PairShift | None:
         """Return the sub-pixel shift near whole-pixel `shift_yx` (binned px), or None when too little is common to both."""
