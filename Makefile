@@ -9,15 +9,27 @@ SECONDS_RUN ?= 60
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.made:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"xbat_live needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; try: make PYTHON=python3.12 demo")'
 	$(PYTHON) -m venv $(VENV)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-install: $(VENV)/.installed   ## make .venv and install the project with its tools
+# Compiled modules make every later start seconds faster, so they are wanted here even where the environment says otherwise.
+PIP = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
-demo: install    ## simulated beamline, Tiled and a dose-aware operando run (about two minutes)
+$(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "installing xbat_live into $(VENV) (once, a minute or two)"
+	$(PIP) '.[frames]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "installing test and development tools into $(VENV) (once)"
+	$(PIP) '.[dev]'
+	touch $@
+
+install: $(VENV)/.dev   ## make .venv and install the project with its tools
+
+demo: $(VENV)/.run   ## simulated beamline, Tiled and a dose-aware operando run (about two minutes)
 	$(BIN)/xbat demo --seconds $(SECONDS_RUN)
 
 test: install    ## all tests

@@ -72,7 +72,9 @@ def test_the_list_of_verbs_is_complete():
 def test_help_of_a_verb_has_examples_that_parse(verb):
     result = xbat(*verb.split(), "--help")
     assert result.exit_code == 0
-    examples = re.search(r"Examples?:\s+(xbat .*?)(?= In Python:| In another terminal:| Options | Arguments |$)", text_of(result))
+    examples = re.search(
+        r"Examples?:\s+(xbat .*?)(?= In Python:| In another terminal:| Options | Arguments |$)", text_of(result)
+    )
     assert examples, f"no examples in: {result.output}"
     for example in re.split(r"\s\|\s", examples[1]):
         command = example.partition(" > ")[0].strip()
@@ -162,7 +164,11 @@ def test_schema_knows_every_key_of_the_files_we_ship(name):
     content = tomllib.loads(files("xbat_live.cli").joinpath(name).read_text())
     for section, keys in content.items():
         described = schema["properties"][section]
-        reference = described.get("$ref") or described.get("items", {}).get("$ref") or next(iter(described.get("allOf", [{}]))).get("$ref")
+        reference = (
+            described.get("$ref")
+            or described.get("items", {}).get("$ref")
+            or next(iter(described.get("allOf", [{}]))).get("$ref")
+        )
         if reference:
             known = schema["$defs"][reference.rpartition("/")[2]]["properties"]
             for table in keys if isinstance(keys, list) else [keys]:
@@ -199,7 +205,9 @@ def test_a_bad_file_is_told_with_file_key_value_unit_and_remedy(file, old, new, 
 
 
 def test_all_wrong_keys_are_told_at_once(file):
-    file.write_text(file.read_text().replace('limit = "1 MGy"', "limit = 1").replace('exposure = "48 ms"', "exposure = 48"))
+    file.write_text(
+        file.read_text().replace('limit = "1 MGy"', "limit = 1").replace('exposure = "48 ms"', "exposure = 48")
+    )
     result = xbat("run", str(file))
     assert result.exit_code == 2
     assert "dose.limit" in result.stderr
