@@ -31,7 +31,9 @@ def main(points: int = 60) -> None:
     medians = {name: statistics.median(times) - EXPOSURE_S for name, times in results.items()}
     for name, dead_s in medians.items():
         p95 = statistics.quantiles(results[name], n=20)[-1] - EXPOSURE_S
-        print(f"{name:>22}: dead time per point {1e3 * dead_s:6.1f} ms median, {1e3 * p95:6.1f} ms p95, {len(results[name])} points")
+        print(
+            f"{name:>22}: dead time per point {1e3 * dead_s:6.1f} ms median, {1e3 * p95:6.1f} ms p95, {len(results[name])} points"
+        )
     print(f"{'ratio':>22}: {medians['analysis and archive'] / medians['no callbacks']:.2f}   (bar: 1.3)")
 
 

@@ -61,7 +61,9 @@ class BeamlineSection(_Section):
 
     prefix: str = "XBAT:"
     """PV prefix shared by all devices; single devices can be moved with `device_prefixes`."""
-    device_prefixes: dict[Literal["stage", "camera", "mono", "potentiostat", "shutter", "attenuator", "i0", "ring"], str] = Field(default_factory=dict)
+    device_prefixes: dict[
+        Literal["stage", "camera", "mono", "potentiostat", "shutter", "attenuator", "i0", "ring"], str
+    ] = Field(default_factory=dict)
     """Full prefix per device, for beamlines whose PVs do not share one."""
     channel_access: ChannelAccess = ChannelAccess()
     connection_timeout_s: Seconds = Field(5.0, alias="connection_timeout")

@@ -275,7 +275,9 @@ def _drain(writer: ArchiveWriter, directory: Path, tell: Callable[[str], None]) 
         return
     trouble = f" ({report.last_error})" if report.last_error else ""
     if report.runs_in_backup:
-        tell(f"{report.backlog} documents are not in Tiled yet{trouble}; they are safe in the backup: xbat archive repair {directory}")
+        tell(
+            f"{report.backlog} documents are not in Tiled yet{trouble}; they are safe in the backup: xbat archive repair {directory}"
+        )
     if report.unreadable:
         tell(f"Tiled cannot read the frames of {', '.join(report.unreadable)}{trouble}")
     if report.lost:

@@ -68,7 +68,9 @@ class Experiment:
             env=os.environ | (env or {}),
         )
 
-    def run(self, *arguments: str, timeout_s: float = 60, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, timeout_s: float = 60, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run ``xbat run`` to its end."""
         process = self.start(*arguments, env=env)
         try:

@@ -93,7 +93,9 @@ def test_registered_positions_are_right(demo_run, analysis, primary):
     place = np.array([(frame["y_um"], frame["x_um"]) for frame in demo_run.truth])
     shift = np.stack([analysis["analysis_shift_y_px"].values, analysis["analysis_shift_x_px"].values], axis=1)
     accepted = analysis["analysis_accepted"].values.astype(bool)
-    fields = np.array([f"{s}/{f}" for s, f in zip(primary["point_spot"].values, primary["point_field"].values, strict=True)])
+    fields = np.array(
+        [f"{s}/{f}" for s, f in zip(primary["point_spot"].values, primary["point_field"].values, strict=True)]
+    )
     errors = []
     for name in np.unique(fields):
         member = (fields == name) & accepted

@@ -40,7 +40,10 @@ def closed(bench) -> bool:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ('[plan]\nspot = ["9000 um", "0 um"]', ["plan.spot", "9000 µm", "-5000 to 5000 µm"]),  # outside the stage's limits
+        (
+            '[plan]\nspot = ["9000 um", "0 um"]',
+            ["plan.spot", "9000 µm", "-5000 to 5000 µm"],
+        ),  # outside the stage's limits
         ('[plan]\nspot = ["95 um", "0 um"]', ["off the sample", "200 x 200 µm"]),  # second field beside the electrode
         ('[plan]\nreference = ["-100 um", "0 um"]', ["plan.reference", "still meets the sample"]),
         ('[plan]\nname = "xanes_series"\nenergies = ["20 keV"]', ["plan.energies", "20000 eV", "12000 eV"]),
@@ -49,7 +52,9 @@ def closed(bench) -> bool:
 def test_positions_and_energies_out_of_range(bench, more, told):
     text = bench.write(n_points=1).read_text()
     head, _, _ = text.partition("[plan]")
-    bench.file.write_text(head + more + f"\n[beamline.channel_access]\nport = {bench.simulator.port}\n[archive]\nenabled = false\n")
+    bench.file.write_text(
+        head + more + f"\n[beamline.channel_access]\nport = {bench.simulator.port}\n[archive]\nenabled = false\n"
+    )
     done = bench.run()
     assert done.returncode == 2, done.stderr
     for part in told:
@@ -87,7 +92,9 @@ def test_a_second_run_on_the_same_sample_is_refused(bench):
     bench.write()
     process = bench.start()
     try:
-        bench.wait_for_exposures(bench.counts().get("settle", 0) + 2 if (bench.folder / "ledger").exists() else 2, process)
+        bench.wait_for_exposures(
+            bench.counts().get("settle", 0) + 2 if (bench.folder / "ledger").exists() else 2, process
+        )
         second = bench.run()
     finally:
         process.send_signal(signal.SIGINT)

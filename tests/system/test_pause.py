@@ -16,7 +16,9 @@ def test_pause_and_resume(tmp_path):
     with experiment(tmp_path, vibration_probability=0.0) as bench:
         bench.write(exposure="500 ms", n_points=4)
         client = Path(__file__).with_name("pause_client.py")
-        done = subprocess.run([sys.executable, str(client), str(bench.file)], capture_output=True, text=True, timeout=100)
+        done = subprocess.run(
+            [sys.executable, str(client), str(bench.file)], capture_output=True, text=True, timeout=100
+        )
         assert done.returncode == 0, done.stderr
         assert bench.pv("SH:Status") == "Closed"
     result = json.loads(done.stdout.splitlines()[-1])  # bluesky prints "Pausing..." before

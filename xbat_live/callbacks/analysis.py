@@ -209,9 +209,12 @@ class FrameAnalysis(CallbackBase):
     def _take_flat(self, address: FrameAddress, data: dict[str, Any]) -> None:
         frame = self._read(address).astype(np.float32)
         energy_ev = self._energy(data)
+        pipeline = self._pipeline(energy_ev, (frame.shape[0], frame.shape[1]))
+        if energy_ev not in self._flats:
+            pipeline.reset()  # what was registered without a flat is registered anew with one
         flats = self._flats.setdefault(energy_ev, deque(maxlen=FLATS_KEPT))
         flats.append(frame)
-        self._pipeline(energy_ev, frame.shape).set_flat(np.mean(flats, axis=0, dtype=np.float32))
+        pipeline.set_flat(np.mean(flats, axis=0, dtype=np.float32))
 
     def _energy(self, data: dict[str, Any]) -> float:
         return round(float(data.get(self.keys.energy, 0.0)), 1)

@@ -12,7 +12,9 @@ import typer
 from xbat_live.cli.errors import exit_on_error
 from xbat_live.config import ExperimentConfig, load_config
 
-app = typer.Typer(help="Write, show and describe experiment files (TOML, a unit on every number).", no_args_is_help=True)
+app = typer.Typer(
+    help="Write, show and describe experiment files (TOML, a unit on every number).", no_args_is_help=True
+)
 
 
 @app.command(epilog="Example: xbat config init my-cell.toml")
@@ -31,7 +33,9 @@ def init(
 @app.command(epilog='Example: xbat config show my-cell.toml --set "dose.limit=1 MGy"')
 def show(
     file: Annotated[Path, typer.Argument(help="Experiment file.")],
-    changes: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, wins over file and environment.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, wins over file and environment.")
+    ] = None,
 ) -> None:
     """Print the configuration as it will be used, with defaults, in SI-derived base units of the key names."""
     with exit_on_error():

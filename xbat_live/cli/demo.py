@@ -27,9 +27,13 @@ TIME_SCALE = 600.0
 
 def demo(
     seconds: Annotated[float, typer.Option(help="How long the operando run goes on, s.", min=5, max=3600)] = 60.0,
-    directory: Annotated[Path, typer.Option(help="Everything is kept below this folder; delete it freely.")] = Path("xbat-demo"),
+    directory: Annotated[Path, typer.Option(help="Everything is kept below this folder; delete it freely.")] = Path(
+        "xbat-demo"
+    ),
     seed: Annotated[int, typer.Option(help="Seed of the simulated sample and its instabilities.")] = 1,
-    frames: Annotated[Path | None, typer.Option(help="Play recorded frames (.xrm, .tif, .h5) instead of the simulated sample.")] = None,
+    frames: Annotated[
+        Path | None, typer.Option(help="Play recorded frames (.xrm, .tif, .h5) instead of the simulated sample.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
     """Run a dose-aware operando TXM series on a simulated beamline: real EPICS, real HDF5, real Tiled, no hardware.
@@ -45,7 +49,9 @@ def demo(
     display.say(f"xbat_live {__version__}, demo session in {folder} (delete freely; nothing leaves this machine)")
     with exit_on_error(), ExitStack() as stack:
         config = start_services(stack, display, folder, seconds=seconds, seed=seed, frames=frames)
-        display.say(f"operando run, {seconds:g} s, {TIME_SCALE:g} times faster than life; Ctrl-C ends it safely", style="bold")
+        display.say(
+            f"operando run, {seconds:g} s, {TIME_SCALE:g} times faster than life; Ctrl-C ends it safely", style="bold"
+        )
         state, summary, error = acquire(config, display)
         display.say("run ended, shutter closed; writing the last documents to Tiled")
     relative = _shortest(folder)
@@ -75,7 +81,9 @@ def start_services(
     stack.enter_context(
         SimulatorProcess(settings, prefix=config.beamline.prefix, port=port, work_directory=folder / "twin")
     )
-    display.say("ok  IOCs    TXM stage, camera, monochromator, potentiostat, shutter (EPICS on loopback)", style="green")
+    display.say(
+        "ok  IOCs    TXM stage, camera, monochromator, potentiostat, shutter (EPICS on loopback)", style="green"
+    )
     tiled.wait_ready(timeout_s=90)
     display.say("ok  Tiled   answers", style="green")
     return with_archive(config, tiled.uri, tiled.api_key)
@@ -109,7 +117,9 @@ def _tell(display: Display, state: RunState, summary: SeriesSummary | None, fold
         )
     display.say("look at the results:")
     display.console.print(f"  xbat serve {folder / 'archive'}        # then open the printed address", soft_wrap=True)
-    display.console.print(f"  frames      {folder / 'frames'}        # HDF5, /entry/data/data, flat, dark", soft_wrap=True)
+    display.console.print(
+        f"  frames      {folder / 'frames'}        # HDF5, /entry/data/data, flat, dark", soft_wrap=True
+    )
     display.console.print(f"  dose ledger {folder / 'ledger'}", soft_wrap=True)
 
 

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from xbat_live.callbacks import RunState
 
 _ROUTINE = {"start", "end"}
-_STYLE = {"relocate": "bold magenta", "halt": "bold red", "retake": "yellow", "keep_rejected": "yellow", "correct_drift": "cyan"}
+_STYLE = {
+    "relocate": "bold magenta",
+    "halt": "bold red",
+    "retake": "yellow",
+    "keep_rejected": "yellow",
+    "correct_drift": "cyan",
+}
 _LINE_EVERY_S = 5.0
 
 
@@ -49,7 +55,12 @@ class Display:
 
     def say(self, text: str, style: str = "") -> None:
         """Print one line with the time since the start."""
-        self.console.print(Text(f"{time.monotonic() - self._start_s:6.1f} s  ", style="dim"), Text(text, style=style), sep="", soft_wrap=True)
+        self.console.print(
+            Text(f"{time.monotonic() - self._start_s:6.1f} s  ", style="dim"),
+            Text(text, style=style),
+            sep="",
+            soft_wrap=True,
+        )
 
     def update(self, state: RunState, what: str) -> None:
         """Show the state of the run; called from the RunEngine for every document, so it only does what is cheap."""
@@ -73,7 +84,9 @@ class Display:
             "retakes": state.count("retake"),
             "drift_corrections": state.count("correct_drift"),
         }
-        content["decisions"] = [{"t_s": round(t, 2), "action": action, "reason": reason} for t, action, reason in state.decisions]
+        content["decisions"] = [
+            {"t_s": round(t, 2), "action": action, "reason": reason} for t, action, reason in state.decisions
+        ]
         del content["started_s"]
         sys.stdout.write(json.dumps(_finite(content | extra), indent=1, default=str) + "\n")
 
@@ -106,6 +119,10 @@ def _block(state: RunState) -> Group:
     grid = Table.grid(padding=(0, 2))
     elapsed_s = time.monotonic() - state.started_s
     grid.add_row("run", f"{state.plan_name}  {state.sample}  {state.uid[:8]}  {elapsed_s:.0f} s")
-    grid.add_row("points", ProgressBar(total=max(state.n_points, 1), completed=state.points, width=40), f"{state.points}/{state.n_points}")
+    grid.add_row(
+        "points",
+        ProgressBar(total=max(state.n_points, 1), completed=state.points, width=40),
+        f"{state.points}/{state.n_points}",
+    )
     grid.add_row("dose", ProgressBar(total=1.0, completed=fraction, width=40), f"{100 * fraction:.0f} % of the limit")
     return Group(grid, Text(" | ".join(_facts(state))))

@@ -29,9 +29,13 @@ class Finding:
 
 
 def doctor(
-    file: Annotated[Path | None, typer.Argument(help="Experiment file; without one, the default PVs are checked.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Experiment file; without one, the default PVs are checked.")
+    ] = None,
     prefix: Annotated[str | None, typer.Option(help="PV prefix, instead of the file's.")] = None,
-    port: Annotated[int | None, typer.Option(help="Channel Access port on this machine, instead of the file's.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Channel Access port on this machine, instead of the file's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """List every PV with connection, value, unit and limits, and check disk, Tiled and clock.
@@ -50,7 +54,13 @@ def doctor(
         reports = _pv_reports(config)
     findings = [*_pvs(reports), _disk(config), _tiled(config), *_clock(reports)]
     if as_json:
-        typer.echo(json.dumps({"pvs": [asdict(report) for report in reports], "findings": [asdict(item) for item in findings]}, default=str, indent=1))
+        typer.echo(
+            json.dumps(
+                {"pvs": [asdict(report) for report in reports], "findings": [asdict(item) for item in findings]},
+                default=str,
+                indent=1,
+            )
+        )
     else:
         _show(reports, findings)
     levels = {finding.level for finding in findings}
@@ -73,7 +83,13 @@ def _pv_reports(config: ExperimentConfig) -> list[Any]:
 def _pvs(reports: list[Any]) -> list[Finding]:
     missing = [report.pv for report in reports if not report.connected]
     if missing:
-        return [Finding("fail", "PVs", f"{len(missing)} of {len(reports)} do not answer: {', '.join(missing)}; is the IOC running, and EPICS_CA_ADDR_LIST right?")]
+        return [
+            Finding(
+                "fail",
+                "PVs",
+                f"{len(missing)} of {len(reports)} do not answer: {', '.join(missing)}; is the IOC running, and EPICS_CA_ADDR_LIST right?",
+            )
+        ]
     return [Finding("ok", "PVs", f"all {len(reports)} connected")]
 
 
@@ -84,7 +100,11 @@ def _disk(config: ExperimentConfig) -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free_gb = shutil.disk_usage(existing).free / 1e9
     problem = folder_problem(folder) if folder.exists() else ""
-    return Finding("fail", "frame folder", problem) if problem else Finding("ok", "frame folder", f"{folder}: {free_gb:.0f} GB free")
+    return (
+        Finding("fail", "frame folder", problem)
+        if problem
+        else Finding("ok", "frame folder", f"{folder}: {free_gb:.0f} GB free")
+    )
 
 
 def _tiled(config: ExperimentConfig) -> Finding:
@@ -98,7 +118,9 @@ def _tiled(config: ExperimentConfig) -> Finding:
     try:
         httpx.get(f"{section.uri}/api/v1/", timeout=5).raise_for_status()
     except httpx.HTTPError as error:
-        return Finding("warn", "Tiled", f"{section.uri} does not answer ({error}); documents would go to the backup folder")
+        return Finding(
+            "warn", "Tiled", f"{section.uri} does not answer ({error}); documents would go to the backup folder"
+        )
     return Finding("ok", "Tiled", section.uri)
 
 

@@ -71,5 +71,3 @@ def _end(run_engine: RunEngine, *, abort: bool) -> None:
         run_engine.abort(reason="aborted by the operator")
     else:
         run_engine.stop()
-
-

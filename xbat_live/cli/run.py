@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def run(
     file: Annotated[Path, typer.Argument(help="Experiment file (TOML); make one with `xbat config init`.")],
-    changes: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, wins over file and environment.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, wins over file and environment.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
     """Run an experiment: guarded exposures, live verdicts, frames and results in Tiled.
@@ -88,6 +90,8 @@ def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, Serie
                 summary = run_interruptibly(
                     session.run_engine, session.plan(), session.beamline.shutter.close_now, display.say
                 )
-        except Exception as error:  # whatever ended the plan is told to the operator, with the run's documents safe by now
+        except (
+            Exception
+        ) as error:  # whatever ended the plan is told to the operator, with the run's documents safe by now
             return progress.state, None, error
     return progress.state, summary, None

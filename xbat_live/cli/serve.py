@@ -15,7 +15,9 @@ from xbat_live.cli.services import free_tcp_port
 def serve(
     directory: Annotated[Path, typer.Argument(help="Archive folder; made if it is not there.")] = Path("archive"),
     port: Annotated[int, typer.Option(help="HTTP port on 127.0.0.1; 0 takes a free one.")] = 8751,
-    frames: Annotated[list[Path] | None, typer.Option(help="Folder with frames to be read in place; may be repeated.")] = None,
+    frames: Annotated[
+        list[Path] | None, typer.Option(help="Folder with frames to be read in place; may be repeated.")
+    ] = None,
 ) -> None:
     """Serve an archive with Tiled: SQLite catalog, frames read in place, API key. Ctrl-C ends it.
 
@@ -31,7 +33,9 @@ def serve(
         typer.echo(f"Tiled starts at {server.ui_url} (this takes some seconds)")
         with server:
             typer.echo(f"ready. In a browser: {server.settings.ui_url_with_key()}")
-            typer.echo(f"In Python: tiled.client.from_uri({server.uri!r}, api_key=open({str(server.settings.key_file)!r}).read())")
+            typer.echo(
+                f"In Python: tiled.client.from_uri({server.uri!r}, api_key=open({str(server.settings.key_file)!r}).read())"
+            )
             typer.echo("Ctrl-C ends it")
             _wait_for_signal()
 

@@ -14,7 +14,9 @@ def sim(
     port: Annotated[int, typer.Option(help="Channel Access port on 127.0.0.1.")] = 26064,
     seed: Annotated[int | None, typer.Option(help="Seed of sample and instabilities.")] = None,
     time_scale: Annotated[float | None, typer.Option(help="Cycling and drift run this much faster than life.")] = None,
-    frames: Annotated[Path | None, typer.Option(help="Play recorded frames: .xrm, .tif or .h5, a file or a folder.")] = None,
+    frames: Annotated[
+        Path | None, typer.Option(help="Play recorded frames: .xrm, .tif or .h5, a file or a folder.")
+    ] = None,
     settings: Annotated[Path | None, typer.Option(help="Twin settings (TOML).")] = None,
     work_directory: Annotated[Path, typer.Option(help="Folder for the twin's truth files.")] = Path("xbat-sim"),
 ) -> None:
@@ -35,7 +37,9 @@ def sim(
             **{name: value for name, value in chosen.items() if value is not None},
         )
         typer.echo(f"simulated beamline {prefix} on 127.0.0.1:{port}; try: xbat doctor --port {port} --prefix {prefix}")
-        typer.echo(f"client environment: EPICS_CA_ADDR_LIST=127.0.0.1 EPICS_CA_AUTO_ADDR_LIST=NO EPICS_CA_SERVER_PORT={port}")
+        typer.echo(
+            f"client environment: EPICS_CA_ADDR_LIST=127.0.0.1 EPICS_CA_AUTO_ADDR_LIST=NO EPICS_CA_SERVER_PORT={port}"
+        )
         run_simulator(twin, prefix=prefix, port=port, work_directory=work_directory)
     except (PortTakenError, ValueError) as error:
         typer.echo(f"xbat: {error}", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 DUPLICATE_STRIDE = 4
 """Every fourth row is kept to recognise a duplicate; a caller may reuse its buffer."""
+ALIKE_PX = 2.4
+"""Two first frames whose blur differs by less than a line of this length are anisotropic in the same way, unbinned px."""
 LEAST_STRUCTURE = 5.0
 """Standard deviations of power above the noise floor below which a frame counts as blank."""
 
@@ -138,6 +140,7 @@ class FramePipeline:
         self._hypotheses = BlurHypotheses(blur_limit_px)
         self._first_hypotheses = BlurHypotheses(FIRST_LIMIT * blur_limit_px, retake_odds=FIRST_RETAKE_ODDS)
         self._fields: OrderedDict[str, KeyframeChain] = OrderedDict()
+        self._suspects: OrderedDict[str, KeyframeChain] = OrderedDict()
         self._previous: NDArray[np.generic] | None = None
 
     def set_flat(self, flat: ArrayLike) -> None:
@@ -165,8 +168,10 @@ class FramePipeline:
         """Forget one field of view, or all: the next frame of it becomes its first."""
         if key is None:
             self._fields.clear()
+            self._suspects.clear()
         else:
             self._fields.pop(key, None)
+            self._suspects.pop(key, None)
         self._previous = None
 
     def process(self, frame: ArrayLike, key: str, *, beam_scale: float = 1.0) -> FrameVerdict:
@@ -221,10 +226,35 @@ class FramePipeline:
             return self._rejected(key, "blank", _blank(strength), corrected.transmission, started)
         fit = fit_alone(whole.polar, engine.whole, whole.mode_correlation)
         blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
+        reason = ""
         if blur.is_blurred:
-            return self._rejected(key, "blurred", blur.reason, corrected.transmission, started, blur)
+            if not self._as_anisotropic_as_before(key, corrected):
+                self._suspect(key, corrected)
+                return self._rejected(key, "blurred", blur.reason, corrected.transmission, started, blur)
+            # Vibration is drawn anew with every exposure; structure stays.
+            reason = f"structure with a direction of its own ({blur.extent_px:.1f} px), the same in two exposures"
+            blur = replace(blur, is_blurred=False, kind="sharp", reason=reason)
+        self._suspects.pop(key, None)
         located = chain.start(corrected.od, weight)
-        return self._verdict("accepted", located.reason, located, blur, corrected, started)
+        return self._verdict("accepted", reason or located.reason, located, blur, corrected, started)
+
+    def _suspect(self, key: str, corrected: Corrected) -> None:
+        """Remember a first frame that looks blurred, to compare the next one with."""
+        self._suspects[key] = KeyframeChain(self._engine)
+        self._suspects[key].start(corrected.od, self._corrector.weight)
+        self._suspects.move_to_end(key)
+        if len(self._suspects) > self.max_fields:
+            self._suspects.popitem(last=False)
+
+    def _as_anisotropic_as_before(self, key: str, corrected: Corrected) -> bool:
+        """Whether this first frame is neither sharper nor more blurred than the suspect before it, in any direction."""
+        if key not in self._suspects:
+            return False
+        located = self._suspects[key].locate(corrected.od, self._corrector.weight)
+        if located.pair is None or not located.ok:
+            return False
+        largest, smallest, _, _ = fit_pair(located.pair).principal()
+        return max(abs(largest), abs(smallest)) < ALIKE_PX**2 / 12
 
     def _later(self, chain: KeyframeChain, key: str, corrected: Corrected, started: float) -> FrameVerdict:
         weight = self._corrector.weight

@@ -58,8 +58,12 @@ def test_missing_file(tmp_path):
 
 def test_documents_lead_to_the_frame(tmp_path):
     locator = FrameLocator("camera_image")
-    locator.resource({"uid": "r", "root": "/", "resource_path": "data/run.h5", "resource_kwargs": {"frame_per_point": 1}})
-    locator.resource({"uid": "f", "root": "/", "resource_path": "/data/run.h5", "resource_kwargs": {"dataset": "/entry/data/flat"}})
+    locator.resource(
+        {"uid": "r", "root": "/", "resource_path": "data/run.h5", "resource_kwargs": {"frame_per_point": 1}}
+    )
+    locator.resource(
+        {"uid": "f", "root": "/", "resource_path": "/data/run.h5", "resource_kwargs": {"dataset": "/entry/data/flat"}}
+    )
     locator.datum({"datum_id": "r/0", "resource": "r", "datum_kwargs": {"point_number": 3}})
     locator.datum({"datum_id": "f/0", "resource": "f", "datum_kwargs": {"point_number": 0}})
     primary = locator.locate({"seq_num": 1, "data": {"camera_image": "r/0"}})

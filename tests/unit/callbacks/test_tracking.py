@@ -54,7 +54,9 @@ def test_a_rejected_frame_moves_nothing():
     assert tracker.drift_yx_um == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
-@pytest.mark.parametrize(("sign", "ok"), [(-1.0, True), (+1.0, False)], ids=["content moves against the stage", "mirrored camera"])
+@pytest.mark.parametrize(
+    ("sign", "ok"), [(-1.0, True), (+1.0, False)], ids=["content moves against the stage", "mirrored camera"]
+)
 def test_a_sign_error_is_seen(sign, ok):
     rng = np.random.default_rng(1)
     check = FeedbackCheck()

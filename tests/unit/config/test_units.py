@@ -56,7 +56,9 @@ def test_a_quantity_survives_writing_and_reading(value):
     assert parse_quantity(f"{value!r} um", "um") == pytest.approx(value)
 
 
-@pytest.mark.parametrize(("text", "per_hour"), [("C/12", 1 / 12), ("2C", 2.0), ("0.5 C", 0.5), ("C", 1.0), ("3C/4", 0.75)])
+@pytest.mark.parametrize(
+    ("text", "per_hour"), [("C/12", 1 / 12), ("2C", 2.0), ("0.5 C", 0.5), ("C", 1.0), ("3C/4", 0.75)]
+)
 def test_c_rates(text, per_hour):
     assert parse_c_rate(text) == pytest.approx(per_hour)
 
@@ -68,7 +70,8 @@ def test_bad_c_rates(text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(3.2e5, "320 kGy"), (0.0, "0 Gy"), (1e6, "1 MGy"), (0.02, "20 mGy"), (999.9, "1 kGy"), (math.nan, "nan Gy")]
+    ("value", "text"),
+    [(3.2e5, "320 kGy"), (0.0, "0 Gy"), (1e6, "1 MGy"), (0.02, "20 mGy"), (999.9, "1 kGy"), (math.nan, "nan Gy")],
 )
 def test_si_prefixes(value, text):
     assert format_si(value, "Gy") == text

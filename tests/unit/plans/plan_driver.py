@@ -108,7 +108,13 @@ def _done() -> Status:
 
 
 def drive(
-    plan: Iterator[Msg], beamline: Any, *, fail_at: int | None = None, after: bool = False, limit: int = 200_000, **kwargs: Any
+    plan: Iterator[Msg],
+    beamline: Any,
+    *,
+    fail_at: int | None = None,
+    after: bool = False,
+    limit: int = 200_000,
+    **kwargs: Any,
 ) -> Drive:
     """Run `plan` to its end; at message number `fail_at` throw `InjectedFailure` into it.
 

@@ -43,7 +43,13 @@ def beamline():
 
 def series(beamline, guard, analysis=None, *, spots=((40.0, 0.0), (80.0, 0.0)), plan=operando_txm_series, **options):
     left = list(spots)
-    settings = {"n_points": 1, "period_s": 0.0, "n_darks": 1, "exposure_s": 0.048, "reference_um": (-250.0, 0.0)} | options
+    settings = {
+        "n_points": 1,
+        "period_s": 0.0,
+        "n_darks": 1,
+        "exposure_s": 0.048,
+        "reference_um": (-250.0, 0.0),
+    } | options
     return plan(beamline, guard, analysis or FakeAnalysis(), lambda x, y: left.pop(0) if left else None, **settings)
 
 
@@ -129,7 +135,9 @@ def test_a_failure_at_any_message_leaves_the_shutter_closed(tmp_path, plan, afte
             run = series(beamline, guarded(dose, beamline), FakeAnalysis(script), plan=plan, **extra)
             record = drive(run, beamline, fail_at=index, after=after)
             ended = index >= len(record.messages)
-            assert record.shutter == "Closed", f"message {index}: {record.messages[min(index, len(record.messages) - 1)]}"
+            assert record.shutter == "Closed", (
+                f"message {index}: {record.messages[min(index, len(record.messages) - 1)]}"
+            )
             assert ended or isinstance(record.error, InjectedFailure), index
             # nothing delivered is missing from the ledger
             standing_s = len(dose.unsettled) * (0.048 + 0.25)  # a reservation that was not settled counts in full
@@ -147,7 +155,9 @@ def test_a_blurred_frame_is_retaken_and_both_are_kept(tmp_path, beamline):
 
 def test_retakes_are_bounded(tmp_path, beamline):
     with account(tmp_path) as dose:
-        run = series(beamline, guarded(dose, beamline), FakeAnalysis([BLURRED] * 9), max_retakes=2, fields_um=((0.0, 0.0),))
+        run = series(
+            beamline, guarded(dose, beamline), FakeAnalysis([BLURRED] * 9), max_retakes=2, fields_um=((0.0, 0.0),)
+        )
         record = drive(run, beamline)
     assert names(record, "create").count("primary") == 3  # the frame and two retakes
 
@@ -191,7 +201,9 @@ def test_drift_is_followed_outside_the_deadband_and_with_bounded_steps(tmp_path,
             moved.append(message.args[0])
 
     with account(tmp_path) as dose:
-        run = series(beamline, guarded(dose, beamline), FakeAnalysis(drift_um=(0.05, 3.0)), n_points=3, fields_um=((0.0, 0.0),))
+        run = series(
+            beamline, guarded(dose, beamline), FakeAnalysis(drift_um=(0.05, 3.0)), n_points=3, fields_um=((0.0, 0.0),)
+        )
         record = drive(run, beamline, on_message=look)
     on_sample = [y for y in moved if y]
     assert on_sample[0] == pytest.approx(2.0)  # at most 2 um a point
