@@ -10,9 +10,10 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from itertools import pairwise
 
 import bluesky.plans as bp
-from _beamline import session
+from _beamline import Session, session
 from bluesky import RunEngine
 
 from xbat_live.plans import dose_guard_wrapper
@@ -37,7 +38,7 @@ def main(points: int = 60) -> None:
     print(f"{'ratio':>22}: {medians['analysis and archive'] / medians['no callbacks']:.2f}   (bar: 1.3)")
 
 
-def scan(engine: RunEngine, running, points: int) -> list[float]:
+def scan(engine: RunEngine, running: Session, points: int) -> list[float]:
     """Return the time from Event to Event, s."""
     stamps: list[float] = []
     token = engine.subscribe(lambda name, doc: stamps.append(time.perf_counter()), "event")
@@ -45,7 +46,7 @@ def scan(engine: RunEngine, running, points: int) -> list[float]:
     camera.prepare_frames(exposure_s=EXPOSURE_S, roi=running.config.camera.roi)
     engine(dose_guard_wrapper(bp.scan([camera], beamline.stage.x, 0, 3, points), guard, beamline))
     engine.unsubscribe(token)
-    return [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+    return [after - before for before, after in pairwise(stamps)]
 
 
 if __name__ == "__main__":

@@ -50,7 +50,10 @@ def _positions(config: ExperimentConfig, beamline: TxmBeamline) -> Iterator[str]
     half_um = [size / 2 for size in config.sample.size_um]
     for key, position in wanted[1:]:
         if any(abs(value) > half for value, half in zip(position, half_um, strict=True)):
-            yield f"{key}: ({position[0]:g}, {position[1]:g}) µm is off the sample, which is {2 * half_um[0]:g} x {2 * half_um[1]:g} µm around (0, 0)"
+            yield (
+                f"{key}: ({position[0]:g}, {position[1]:g}) µm is off the sample, "
+                f"which is {2 * half_um[0]:g} x {2 * half_um[1]:g} µm around (0, 0)"
+            )
     clear_um = [half + size / 2 for half, size in zip(half_um, config.beam.size_um, strict=True)]
     if all(abs(value) < clear for value, clear in zip(plan.reference_um, clear_um, strict=True)):
         yield (

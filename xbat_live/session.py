@@ -16,7 +16,7 @@ from bluesky.utils import MsgGenerator
 from xbat_live import dose
 from xbat_live.archive import ArchiveWriter
 from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, RunProgress
-from xbat_live.config import ExperimentConfig, ProtocolStep
+from xbat_live.config import ConfigError, ExperimentConfig, ProtocolStep
 from xbat_live.devices import (
     DevicePrefixes,
     PotentiostatStep,
@@ -209,18 +209,21 @@ def make_account(config: ExperimentConfig, ledger: dose.Ledger) -> dose.DoseAcco
                 name="dose rate limit", material=sample.material, rate_gy_s=section.rate_limit_gy_s, model=section.model
             )
         )
-    return dose.DoseAccount(
-        ledger,
-        stack=dose.presets.cell(sample.cell),
-        beam=make_beam(config),
-        limits=tuple(limits),
-        layer=sample.layer,
-        material=sample.material,
-        model=section.model,
-        sigma_rel=section.sigma,
-        k_sigma=section.k_sigma,
-        outline_um=sample.size_um,
-    )
+    try:
+        return dose.DoseAccount(
+            ledger,
+            stack=dose.presets.cell(sample.cell),
+            beam=make_beam(config),
+            limits=tuple(limits),
+            layer=sample.layer,
+            material=sample.material,
+            model=section.model,
+            sigma_rel=section.sigma,
+            k_sigma=section.k_sigma,
+            outline_um=sample.size_um,
+        )
+    except ValueError as error:
+        raise ConfigError(f"sample, beam or dose section: {error}") from error
 
 
 def make_beam(config: ExperimentConfig) -> dose.Beam:
@@ -253,7 +256,7 @@ def spot_chooser(config: ExperimentConfig, guard: DoseGuard, beamline: TxmBeamli
 
 
 def _travel_um(limits: tuple[float, float]) -> tuple[float, float]:
-    """A motor record with equal limits has none."""
+    """Return a motor's limits, um; a motor record with equal limits has none."""
     low_um, high_um = limits
     return (low_um, high_um) if low_um < high_um else (-1e6, 1e6)
 

@@ -22,11 +22,14 @@ class TrackedPosition:
         Sample coordinate in the centre of the frame, shape (2,), um.
     drift_yx_um, jitter_yx_um
         Slow and random part of the sample's displacement against the stage, shape (2,), um.
+    rate_yx_um_per_min
+        Rate of the slow part, shape (2,), um/min.
     """
 
     sample_yx_um: Vector
     drift_yx_um: Vector
     jitter_yx_um: Vector
+    rate_yx_um_per_min: Vector
 
 
 @dataclass
@@ -75,6 +78,7 @@ class DriftTracker:
     model: DriftModel = field(default_factory=DriftModel)
     feedback: FeedbackCheck = field(default_factory=FeedbackCheck)
     drift_yx_um: Vector = field(default_factory=lambda: np.zeros(2))
+    rate_yx_um_per_min: Vector = field(default_factory=lambda: np.zeros(2))
     _references: dict[str, _Reference] = field(default_factory=dict)
     _last: dict[str, tuple[Vector, Vector]] = field(default_factory=dict)
 
@@ -84,7 +88,9 @@ class DriftTracker:
         A rejected frame moves nothing; its position is then the one expected from the drift so far.
         """
         if not verdict.accepted:
-            return TrackedPosition(stage_yx_um - self.drift_yx_um, self.drift_yx_um.copy(), np.zeros(2))
+            return TrackedPosition(
+                stage_yx_um - self.drift_yx_um, self.drift_yx_um.copy(), np.zeros(2), self.rate_yx_um_per_min.copy()
+            )
         shift_um = self.image_to_stage @ np.asarray(verdict.shift_yx_px, float) * self.pixel_size_um
         sigma_um = np.asarray(verdict.sigma_yx_px, float) * self.pixel_size_um
         reference = self._references.get(key)
@@ -99,4 +105,10 @@ class DriftTracker:
         self._last[key] = (stage_yx_um, shift_um)
         motion = self.model.update(t_s, displacement, sigma_um)
         self.drift_yx_um = np.asarray(motion.drift_yx_um, float)
-        return TrackedPosition(stage_yx_um - displacement, self.drift_yx_um.copy(), displacement - self.drift_yx_um)
+        self.rate_yx_um_per_min = np.asarray(motion.rate_um_per_min_yx, float)
+        return TrackedPosition(
+            stage_yx_um - displacement,
+            self.drift_yx_um.copy(),
+            displacement - self.drift_yx_um,
+            self.rate_yx_um_per_min.copy(),
+        )

@@ -29,7 +29,8 @@ def repair(
     with exit_on_error():
         from xbat_live import archive
 
-        storage = frames or [directory.resolve().parent / "frames"]
+        beside = directory.resolve().parent / "frames"
+        storage = frames or ([beside] if beside.is_dir() else [])
         with archive.TiledServer(directory, readable_storage=storage) as server:
             client = archive.connect(server.uri, server.api_key)
             results = archive.repair(client, directory / "backup")

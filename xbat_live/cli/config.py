@@ -49,6 +49,35 @@ def schema() -> None:
     typer.echo(json.dumps(ExperimentConfig.model_json_schema(by_alias=True), indent=1))
 
 
+@app.command(epilog="Example: xbat config cells")
+def cells() -> None:
+    """List the layer stacks that ship with xbat_live, for sample.cell."""
+    from xbat_live.dose import presets
+
+    for name in presets.cell_names():
+        what, source = presets.cell_description(name)
+        layers = ", ".join(
+            f"{layer.name} {layer.thickness_um:g} µm ({', '.join(material.name for material in layer.parts)})"
+            for layer in presets.cell(name).layers
+        )
+        typer.echo(f"{name}: {what}\n    layers: {layers}\n    source: {source}")
+
+
+@app.command(epilog="Example: xbat config limits")
+def limits() -> None:
+    """List dose limits of the literature with material, source and what they protect, for dose.limit."""
+    from xbat_live.dose import presets
+    from xbat_live.units import format_si
+
+    for name in presets.limit_names():
+        limit = presets.limit(name)
+        advisory = ", advisory" if limit.advisory else ""
+        typer.echo(
+            f"{name}: {format_si(limit.value, limit.unit)} in {limit.material} (model {limit.model}{advisory})\n"
+            f"    protects: {limit.protects}\n    source: {limit.source}"
+        )
+
+
 def parse_changes(changes: list[str] | None) -> dict[str, str]:
     """Return ``--set KEY=VALUE`` options as a mapping.
 

@@ -6,21 +6,16 @@ import time
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from xbat_live import __version__
 from xbat_live.cli.display import Display
 from xbat_live.cli.errors import exit_on_error
-from xbat_live.cli.run import acquire, leave_on
+from xbat_live.cli.run import acquire, leave_on, tell_summary
 from xbat_live.cli.services import with_archive
-from xbat_live.config import ExperimentConfig, load_config
-from xbat_live.units import format_si
-
-if TYPE_CHECKING:
-    from xbat_live.callbacks import RunState
-    from xbat_live.plans import SeriesSummary
+from xbat_live.config import ConfigError, ExperimentConfig, load_config
 
 TIME_SCALE = 600.0
 
@@ -56,7 +51,8 @@ def demo(
         display.say("run ended, shutter closed; writing the last documents to Tiled")
     relative = _shortest(folder)
     display.result(state, outcome=summary.outcome if summary else str(error), directory=str(folder))
-    _tell(display, state, summary, relative)
+    tell_summary(display, state, summary)
+    _tell_where(display, relative)
     leave_on(error, display)
 
 
@@ -100,27 +96,24 @@ def demo_config(folder: Path, *, port: int, seconds: float, seed: int, frames: P
     if frames is not None:
         from xbat_live.sim.recordings import find_recordings
 
-        pixel_um = find_recordings(frames)[0].pixel_size_um
+        try:
+            pixel_um = find_recordings(frames)[0].pixel_size_um
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--frames {frames}: {error}") from error
         changes |= {"camera.roi": None} | ({"camera.pixel_size": f"{pixel_um} um"} if pixel_um else {})
     file = folder / "experiment.toml"
     file.write_text(text)
     return load_config(file, changes)
 
 
-def _tell(display: Display, state: RunState, summary: SeriesSummary | None, folder: Path) -> None:
-    if summary is not None:
-        display.say(
-            f"{summary.points} points, {summary.frames} frames, {summary.rejected} rejected (kept and marked), "
-            f"{summary.corrections} drift corrections, {summary.relocations} relocations, "
-            f"{format_si(state.dose_gy, 'Gy')} at the last spot",
-            style="bold",
-        )
+def _tell_where(display: Display, folder: Path) -> None:
     display.say("look at the results:")
-    display.console.print(f"  xbat serve {folder / 'archive'}        # then open the printed address", soft_wrap=True)
-    display.console.print(
-        f"  frames      {folder / 'frames'}        # HDF5, /entry/data/data, flat, dark", soft_wrap=True
-    )
-    display.console.print(f"  dose ledger {folder / 'ledger'}", soft_wrap=True)
+    for line in (
+        f"  xbat serve {folder / 'archive'}        # then open the printed address",
+        f"  frames      {folder / 'frames'}        # HDF5: /entry/data/data, flat, dark",
+        f"  dose ledger {folder / 'ledger'}",
+    ):
+        display.console.print(line, soft_wrap=True)
 
 
 def _shortest(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""``xbat doctor``: is everything there that a run needs?"""
+"""``xbat doctor``: whether everything is there that a run needs."""
 
 from __future__ import annotations
 
@@ -72,9 +72,10 @@ def _minimal() -> dict[str, Any]:
 
 
 def _pv_reports(config: ExperimentConfig) -> list[Any]:
-    from xbat_live.devices import configure_channel_access, connection_report
+    from xbat_live.devices import configure_channel_access
 
     configure_channel_access(config.beamline.channel_access.environment())  # before anything imports ophyd
+    from xbat_live.devices import connection_report
     from xbat_live.session import make_beamline
 
     return connection_report(make_beamline(config), timeout_s=config.beamline.connection_timeout_s)
@@ -116,7 +117,7 @@ def _tiled(config: ExperimentConfig) -> Finding:
     import httpx
 
     try:
-        httpx.get(f"{section.uri}/api/v1/", timeout=5).raise_for_status()
+        httpx.get(f"{section.uri}/", timeout=5).raise_for_status()
     except httpx.HTTPError as error:
         return Finding(
             "warn", "Tiled", f"{section.uri} does not answer ({error}); documents would go to the backup folder"
@@ -125,7 +126,7 @@ def _tiled(config: ExperimentConfig) -> Finding:
 
 
 def _clock(reports: list[Any]) -> list[Finding]:
-    stamps = [report.timestamp for report in reports if report.connected and getattr(report, "timestamp", None)]
+    stamps = [report.timestamp_s for report in reports if report.connected and report.timestamp_s > 0]
     if not stamps:
         return []
     ahead_s = max(stamps) - time.time()
@@ -135,8 +136,11 @@ def _clock(reports: list[Any]) -> list[Finding]:
 
 
 def _show(reports: list[Any], findings: list[Finding]) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)  # PV names hold :WORDS: in colons
+    if not console.is_terminal:
+        console.width = 160
     table = Table("PV", "state", "value", "unit", "limits", "ms", box=None, header_style="bold")
+    table.columns[0].no_wrap = True
     for report in reports:
         limits = "" if report.lower is None or report.lower == report.upper else f"{report.lower:g} to {report.upper:g}"
         table.add_row(

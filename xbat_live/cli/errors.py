@@ -32,10 +32,14 @@ def _code(error: Exception) -> int | None:
     from xbat_live.devices import BeamlineConnectionError, BeamlineUnitError, ChannelAccessError
     from xbat_live.dose import DoseRefused, LedgerError
     from xbat_live.preflight import PreflightError
+    from xbat_live.sim.environment import PortTakenError
+    from xbat_live.sim.server import SimulatorError
 
     if isinstance(error, PreflightError):
         return EXIT_CONFIG
-    if isinstance(error, BeamlineConnectionError | BeamlineUnitError | ChannelAccessError):
+    if isinstance(
+        error, BeamlineConnectionError | BeamlineUnitError | ChannelAccessError | SimulatorError | PortTakenError
+    ):
         return EXIT_BEAMLINE
     if isinstance(error, DoseRefused | LedgerError | ArchiveError):
         return EXIT_RUN_FAILED

@@ -12,7 +12,7 @@ from bluesky import RunEngine
 from bluesky.utils import MsgGenerator, RunEngineInterrupted, TransitionError
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - not an error of anybody
     """The run was ended by the operator; `exit_status` is that of its stop document."""
 
     def __init__(self, exit_status: str) -> None:

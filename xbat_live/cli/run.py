@@ -14,6 +14,7 @@ from xbat_live.cli.display import Display
 from xbat_live.cli.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, exit_on_error
 from xbat_live.cli.services import archive_for
 from xbat_live.config import ExperimentConfig, load_config
+from xbat_live.units import format_si
 
 if TYPE_CHECKING:
     from xbat_live.callbacks import RunState
@@ -40,7 +41,20 @@ def run(
         with archive_for(config, display) as config:
             state, summary, error = acquire(config, display)
     display.result(state, outcome=summary.outcome if summary else str(error))
+    tell_summary(display, state, summary)
     leave_on(error, display)
+
+
+def tell_summary(display: Display, state: RunState, summary: SeriesSummary | None) -> None:
+    """Say in one line what the run did."""
+    if summary is None:
+        return
+    display.say(
+        f"{summary.points} points, {summary.frames} frames, {summary.rejected} rejected (kept and marked), "
+        f"{summary.corrections} drift corrections, {summary.relocations} relocations, "
+        f"{format_si(state.dose_gy, 'Gy')} at the last spot; {summary.outcome}",
+        style="bold",
+    )
 
 
 def leave_on(error: Exception | None, display: Display) -> None:

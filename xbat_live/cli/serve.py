@@ -21,14 +21,15 @@ def serve(
 ) -> None:
     """Serve an archive with Tiled: SQLite catalog, frames read in place, API key. Ctrl-C ends it.
 
-    Examples:  xbat serve    |    xbat serve xbat-demo/archive --frames xbat-demo/frames --port 8010
+    Examples:  xbat serve    |    xbat serve my-cell/archive --frames /data/my-cell/frames --port 8010
 
     In Python: from tiled.client import from_uri; client = from_uri("http://127.0.0.1:8751", api_key=...)
     """
     with exit_on_error():
         from xbat_live.archive import TiledServer
 
-        storage = frames or [directory.resolve().parent / "frames"]
+        beside = directory.resolve().parent / "frames"
+        storage = frames or ([beside] if beside.is_dir() else [])
         server = TiledServer(directory, port=port or free_tcp_port(), readable_storage=storage)
         typer.echo(f"Tiled starts at {server.ui_url} (this takes some seconds)")
         with server:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 
-def sim(
+def sim(  # noqa: PLR0917 - options of a command
     prefix: Annotated[str, typer.Option(help="PV prefix.")] = "XBAT:",
     port: Annotated[int, typer.Option(help="Channel Access port on 127.0.0.1.")] = 26064,
     seed: Annotated[int | None, typer.Option(help="Seed of sample and instabilities.")] = None,

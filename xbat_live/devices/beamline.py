@@ -40,6 +40,7 @@ _CAMERA_SIGNALS = (
     *(f"hdf1.{name}" for name in ("write_message", "height", "width", "plugin_type")),
     *(f"image.{name}" for name in ("enable", "plugin_type")),
 )
+MOST_NAMED = 40
 _UNIT_NAMES = {
     "um": {"um", "µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres"},
     "deg": {"deg", "degree", "degrees", "°"},
@@ -164,6 +165,8 @@ class PvReport:
         Whether this process may write it (the setpoint PV, where there are two).
     ms
         Time of one read, ms; NaN when not connected.
+    timestamp_s
+        When the IOC last changed the value, s since 1970 by its clock; 0 when it does not tell.
     """
 
     pv: str
@@ -174,6 +177,7 @@ class PvReport:
     upper: float | None
     writable: bool
     ms: float
+    timestamp_s: float = 0.0
 
 
 def build_beamline(prefixes: DevicePrefixes | None = None, *, frame_directory: str | Path = "/tmp") -> TxmBeamline:
@@ -223,7 +227,7 @@ def wait_for_connection(beamline: TxmBeamline, *, timeout_s: float = 5.0) -> Non
                 else "other PVs answer: check these names, and prefix and device_prefixes in the configuration"
             )
             raise BeamlineConnectionError(
-                f"{len(missing)} PV(s) did not answer within {timeout_s:g} s: {', '.join(missing)}; "
+                f"{len(missing)} PV(s) did not answer within {timeout_s:g} s: {_named(missing)}; "
                 f"searched {address_list()}; {remedy}",
                 missing,
             )
@@ -232,6 +236,18 @@ def wait_for_connection(beamline: TxmBeamline, *, timeout_s: float = 5.0) -> Non
         if not isinstance(device, TxmCamera):
             device.wait_for_connection(timeout=max(deadline - time.monotonic(), 1.0))
     beamline.check_units()
+
+
+def _named(pvs: tuple[str, ...]) -> str:
+    """Name PVs: all of a few, or one per group and how many more."""
+    if len(pvs) <= MOST_NAMED:
+        return ", ".join(pvs)
+    groups: dict[str, list[str]] = {}
+    for pv in pvs:
+        groups.setdefault(pv.rpartition(":")[0], []).append(pv)
+    return ", ".join(
+        first if not more else f"{first} and {len(more)} more of {group}:" for group, (first, *more) in groups.items()
+    )
 
 
 def connection_report(beamline: TxmBeamline, *, timeout_s: float = 2.0) -> list[PvReport]:
@@ -257,7 +273,7 @@ def _report(signal: EpicsSignalBase) -> PvReport:
     lower, upper = (low, high) if low is not None and high is not None and low < high else (None, None)
     units = signal.metadata.get("units") or None
     writable = bool(signal.metadata.get("write_access"))
-    return PvReport(signal.pvname, True, value, units, lower, upper, writable, ms)
+    return PvReport(signal.pvname, True, value, units, lower, upper, writable, ms, float(signal.timestamp or 0.0))
 
 
 def _signals(beamline: TxmBeamline) -> Iterator[EpicsSignalBase]:

@@ -52,6 +52,9 @@ class TxmCam(UnitsMixin, CamBase):
     acquire_period = ADComponent(EpicsSignalWithRBV, "AcquirePeriod", auto_monitor=True)
     num_images = ADComponent(EpicsSignalWithRBV, "NumImages", auto_monitor=True)
     frame_type = ADComponent(EpicsSignalWithRBV, "FrameType", string=True, auto_monitor=True, kind="omitted")
+    detector_state = ADComponent(
+        EpicsSignalRO, "DetectorState_RBV", string=True, auto_monitor=True, kind="omitted"
+    )
     size_x = ADComponent(EpicsSignalWithRBV, "SizeX")
     size_y = ADComponent(EpicsSignalWithRBV, "SizeY")
     max_size_x = ADComponent(EpicsSignalRO, "MaxSizeX_RBV")

@@ -28,6 +28,7 @@ class SoftSignal(Signal):
         super().__init__(name=name, value=value, **kwargs)
         self._units = units
         self._type = type(value)
+        self.first = value
 
     @property
     def units(self) -> str:
@@ -76,6 +77,12 @@ class SoftRecord(Device):
                 raise ValueError(f"{self.name}: {field} = {value!r}: {error}") from error
         for field, value in converted.items():
             getattr(self, field).put(value)
+
+    def reset(self) -> None:
+        """Set all fields back to what they were at the start, so that nothing of an earlier record stays."""
+        for field in self.component_names:
+            signal = getattr(self, field)
+            signal.put(signal.first)
 
     def values(self) -> dict[str, float | int | str]:
         """Return all fields by name."""

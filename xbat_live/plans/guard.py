@@ -19,7 +19,7 @@ from xbat_live.plans._blocking import call_in
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.02
+POLL_S = 0.004
 _GROUP = "guarded-exposure"
 
 
@@ -223,14 +223,22 @@ def guarded_exposure(beamline: TxmBeamline, guard: DoseGuard, *, exposure_s: flo
 
 
 def _trigger_bounded(beamline: TxmBeamline, *, timeout_s: float) -> MsgGenerator[None]:
-    """Trigger the camera and wait in short steps, so that a pause or a stop acts within `POLL_S` seconds."""
+    """Trigger the camera and wait in short steps, so that a pause or a stop acts within `POLL_S` seconds.
+
+    The shutter closes as soon as the camera has left the state ``Acquire``: reading out and writing the frame needs no photons. A
+    camera that shows no such state is closed for when the frame is on disk.
+    """
     group = short_uid(_GROUP)
     status = yield from bps.trigger(beamline.camera, group=group)
-    waited_s = 0.0
+    waited_s, exposing = 0.0, False
     while True:
         yield from bps.wait(group=group, timeout=POLL_S, error_on_timeout=False)
         if status is None or status.done:  # None: a simulator of plans
             return
+        acquiring = (yield from bps.rd(beamline.camera.cam.detector_state)) == "Acquire"
+        if exposing and not acquiring:
+            yield from close_shutter(beamline)
+        exposing = acquiring
         if waited_s > timeout_s:
             yield from bps.stop(beamline.camera)
             raise ExposureFailed(f"camera {beamline.camera.prefix} did not finish within {timeout_s:.1f} s; shutter closed, dose accounted for")

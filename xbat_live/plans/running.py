@@ -10,7 +10,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Readable
-from bluesky.utils import MsgGenerator
+from bluesky.utils import MsgGenerator, RequestAbort, RequestStop
 
 from xbat_live.plans.cycling import Cycling, TimedStep, advance
 from xbat_live.plans.guard import close_shutter
@@ -82,6 +82,15 @@ def run_series(
 
     ending = (0, "not started")
 
+    def counted() -> MsgGenerator[None]:
+        nonlocal ending
+        ending = yield from points()
+
+    def tell_end(error: Exception) -> MsgGenerator[None]:
+        # bluesky's stop document says `success` after a stop by the operator, and holds no reason then: this record does
+        what = {RequestStop: "stopped by the operator", RequestAbort: "aborted by the operator"}.get(type(error))
+        yield from decide(series, "end", what or f"failed: {error}")
+
     def leave() -> MsgGenerator[None]:
         yield from close_shutter(beamline)
         if cycling.running:
@@ -91,13 +100,12 @@ def run_series(
     @bpp.stage_decorator([beamline.camera, beamline.shutter])
     @bpp.run_decorator(md=metadata)
     def inner() -> MsgGenerator[None]:
-        nonlocal ending
         yield from close_shutter(beamline)
         yield from declare_streams(series)
         yield from bps.abs_set(beamline.camera.cam.acquire_time, series.exposure_s, wait=True)
         yield from decide(series, "start", title, threshold=series.guard.lowest_limit_gy)
         yield from take_darks(beamline, series.records.point, n=n_darks)
-        ending = yield from points()
+        yield from bpp.contingency_wrapper(counted(), except_plan=tell_end)
         yield from decide(series, "end", ending[1])
 
     yield from inner()  # a run's wrapper returns the uid, not the plan's value

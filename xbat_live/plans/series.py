@@ -148,7 +148,9 @@ def judge(series: Series) -> MsgGenerator[AnalysedFrame | None]:
         None when no verdict came within `verdict_timeout_s`; the frame is then recorded as ``unjudged``.
     """
     result = yield from wait_for_result(series.analysis.latest(), timeout_s=series.verdict_timeout_s)
-    record = series.records.analysis
+    record, point = series.records.analysis, series.records.point
+    record.reset()
+    record.fill(**{name: point.values()[name] for name in ("field", "spot", "open_time_s")})
     if result is None:
         record.fill(
             seq_num=series.frames,

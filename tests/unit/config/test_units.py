@@ -47,7 +47,7 @@ def test_bad_quantities_are_refused_with_an_example(text, unit, told):
 
 
 def test_a_prefix_mix_up_is_guessed():
-    with pytest.raises(ValueError, match="did you mean 8.562 keV"):
+    with pytest.raises(ValueError, match=r"did you mean 8\.562 keV"):
         parse_quantity("8.562 eV", "eV", minimum=1000, maximum=150_000)
 
 

@@ -68,7 +68,8 @@ def test_missing_pvs_are_named_with_the_addresses_searched():
         "XBAT-NOWHERE:I0:Current_RBV",
     ):
         assert pv in caught.value.missing
-        assert pv in str(caught.value)
+        # two hundred names would fill two screens: one per group, and how many more
+        assert pv.rpartition(":")[0] in str(caught.value)
     assert "xbat sim" in str(caught.value)
     for device in beamline.devices():
         device.destroy()

@@ -28,7 +28,9 @@ class FakeCamera(Device):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("FAKE:CAM:", **kwargs)
-        self.cam = SimpleNamespace(acquire_time=Signal(name="acquire_time", value=0.048))
+        self.cam = SimpleNamespace(
+            acquire_time=Signal(name="acquire_time", value=0.048), detector_state=Signal(name="state", value="Idle")
+        )
         self.frame_type = Signal(name="frame_type", value="Normal")
 
     def trigger(self) -> Status:

@@ -236,6 +236,7 @@ class Camera(SettingsGroup):
                 if not await self._pause_until(start_s + exposure_s):
                     break
                 taken += 1
+                await self._show_state("Readout", "Reading out")
                 await self._deliver(start_s, start_s + exposure_s, frame_type, taken)
                 next_start_s = start_s + max(float(self.acquire_period.readback.value), exposure_s)
             if self._abort.is_set():
