@@ -124,18 +124,23 @@ def test_the_delivered_dose_is_the_twins(demo_run):
     assert counted.dose_gy.max() == pytest.approx(true.max(), rel=0.10)
 
 
-def dose_map(demo_run):
+def run_config(demo_run):
     from xbat_live.config import load_config
+
+    return load_config(demo_run.folder / "experiment.toml")
+
+
+def dose_map(demo_run):
     from xbat_live.dose import Ledger
     from xbat_live.session import make_account
 
-    config = load_config(demo_run.folder / "experiment.toml")
+    config = run_config(demo_run)
     with Ledger.for_sample(demo_run.folder / "ledger", config.sample.name, read_only=True) as ledger:
         return make_account(config, ledger).dose_map()
 
 
 def test_the_limit_is_never_exceeded(demo_run, primary):
-    limit_gy = 300e3
+    limit_gy = run_config(demo_run).dose.limit_gy
     assert demo_run.true_dose_gy.max() <= limit_gy
     assert primary["point_dose_gy"].values.max() <= limit_gy
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 import typer
 
 from xbat_live import __version__
-from xbat_live.cli import archive, config, demo, doctor, run, serve, sim
+from xbat_live.cli import archive, config, demo, doctor, log, run, serve, sim
 
 app = typer.Typer(
     name="xbat",
@@ -34,9 +33,7 @@ def common(
     ] = False,
 ) -> None:
     """Set up what all verbs share."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log.to_terminal(verbose)
 
 
 app.command()(demo.demo)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xbat_live.cli import log
 from xbat_live.cli.config import parse_changes
 from xbat_live.cli.display import Display
 from xbat_live.cli.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, exit_on_error
 from xbat_live.cli.services import archive_for
 from xbat_live.config import ExperimentConfig, load_config
 from xbat_live.units import format_si
+
+LOG_FILE = Path("xbat.log")
 
 if TYPE_CHECKING:
     from xbat_live.callbacks import RunState
@@ -67,6 +70,7 @@ def leave_on(error: Exception | None, display: Display) -> None:
         display.say(str(error), style="bold yellow")
         raise typer.Exit(EXIT_INTERRUPTED)
     display.say(f"run failed: {error}", style="bold red")
+    display.say(f"details: {LOG_FILE} beside the experiment file")
     raise typer.Exit(EXIT_RUN_FAILED)
 
 
@@ -90,11 +94,14 @@ def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, Serie
     from xbat_live.devices import configure_channel_access
 
     configure_channel_access(config.beamline.channel_access.environment())  # before anything imports ophyd
+    from bluesky.utils import FailedStatus
+
     from xbat_live import preflight
     from xbat_live.callbacks import RunProgress
     from xbat_live.cli.interrupt import run_interruptibly
     from xbat_live.session import open_session
 
+    log.to_file(config.path(LOG_FILE))
     progress = RunProgress(display.update)
     with open_session(config, progress=progress, tell=display.say) as session:
         preflight.check(config, session.beamline, session.guard.account)
@@ -107,5 +114,10 @@ def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, Serie
         except (
             Exception
         ) as error:  # whatever ended the plan is told to the operator, with the run's documents safe by now
-            return progress.state, None, error
+            # a failed status says which device; what went wrong is its cause
+            return (
+                progress.state,
+                None,
+                error.__cause__ if isinstance(error, FailedStatus) and error.__cause__ else error,
+            )
     return progress.state, summary, None

@@ -31,7 +31,7 @@ _SUFFIX = {
     "ring": "RING:",
 }
 _CAMERA_SIGNALS = (
-    *(f"cam.{name}" for name in ("acquire", "acquire_time", "acquire_period", "array_callbacks", "frame_type")),
+    *(f"cam.{name}" for name in ("acquire", "acquire_time", "acquire_period", "array_callbacks", "frame_type", "detector_state")),
     *(f"cam.{name}" for name in ("image_mode", "num_images", "size_y", "size_x", "min_y", "min_x", "bin_y", "bin_x")),
     *(f"cam.{name}" for name in ("max_size_y", "max_size_x", "data_type", "port_name")),
     *(f"cam.array_size.{name}" for name in ("array_size_y", "array_size_x")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Readable
-from bluesky.utils import MsgGenerator, RequestAbort, RequestStop
+from bluesky.utils import IllegalMessageSequence, MsgGenerator, RequestAbort, RequestStop
 
 from xbat_live.plans.cycling import Cycling, TimedStep, advance
 from xbat_live.plans.guard import close_shutter
 from xbat_live.plans.series import NoFreshSpot, Series, SeriesSummary, decide
 from xbat_live.plans.stubs import DARK, FLAT, PRIMARY, event_devices, take_darks
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,14 @@ def run_series(
     def tell_end(error: Exception) -> MsgGenerator[None]:
         # bluesky's stop document says `success` after a stop by the operator, and holds no reason then: this record does
         what = {RequestStop: "stopped by the operator", RequestAbort: "aborted by the operator"}.get(type(error))
-        yield from decide(series, "end", what or f"failed: {error}")
+        try:
+            try:
+                yield from bps.drop()  # an Event may have been begun
+            except IllegalMessageSequence:
+                pass
+            yield from decide(series, "end", what or f"failed: {error}")
+        except Exception:  # it must not hide what ended the run
+            logger.exception("the end of the run could not be recorded")
 
     def leave() -> MsgGenerator[None]:
         yield from close_shutter(beamline)
