@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xbat_live.dose import Ledger
+from xbat_live.dose import Ledger, LedgerError
 from xbat_live.sim.environment import channel_access_environment, free_port
 from xbat_live.sim.server import SimulatorProcess
 from xbat_live.sim.settings import TwinSettings
@@ -112,7 +112,10 @@ class Experiment:
 
         def enough() -> bool:
             assert process is None or process.poll() is None, process.communicate()
-            return (self.folder / "ledger" / "fault-cell.sqlite").exists() and self.counts().get("settle", 0) >= n
+            try:
+                return self.counts().get("settle", 0) >= n
+            except LedgerError:  # not there yet, or just being made
+                return False
 
         wait_until(enough, 60)
 

@@ -105,7 +105,7 @@ class Drive:
 def _done() -> Status:
     status = Status()
     status.set_finished()
-    status.wait(1)
+    status.wait(60)
     return status
 
 
