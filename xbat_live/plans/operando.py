@@ -35,6 +35,7 @@ def operando_txm_series(
     flat_ttl_s: float = 0.0,
     n_darks: int = 5,
     max_retakes: int = 1,
+    verdict_timeout_s: float = 10.0,
     policy: str = "relocate",
     drift: DriftPolicy | None = None,
     protocol: Sequence[TimedStep] = (),
@@ -66,6 +67,8 @@ def operando_txm_series(
         Flats per reference, and darks at the start.
     max_retakes
         How often a rejected frame is retaken.
+    verdict_timeout_s
+        Longest wait for the verdict on a frame, s; without one it is kept as ``unjudged``.
     policy
         ``relocate`` or ``halt`` at the dose limit.
     protocol
@@ -92,6 +95,7 @@ def operando_txm_series(
         exposure_s=exposure_s,
         policy=policy,
         max_retakes=max_retakes,
+        verdict_timeout_s=verdict_timeout_s,
         drift=drift or DriftPolicy(),
         spot_um=spot_um,
         readables=(beamline.potentiostat,),

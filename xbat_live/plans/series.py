@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,12 @@ from bluesky.utils import MsgGenerator
 from xbat_live import __version__
 from xbat_live.devices import AnalysisRecord, DecisionRecord, PointRecord, TxmBeamline
 from xbat_live.dose import DoseRefused
-from xbat_live.plans._blocking import call_in, wait_for_result
+from xbat_live.plans._blocking import call_in, wait_until_done
 from xbat_live.plans.guard import DoseGuard
 from xbat_live.plans.protocols import AnalysedFrame, LiveAnalysis
 from xbat_live.plans.stubs import Target, expose, move_to_spot
+
+logger = logging.getLogger(__name__)
 
 SpotChooser = Callable[[float, float], tuple[float, float] | None]
 
@@ -145,25 +148,30 @@ def judge(series: Series) -> MsgGenerator[AnalysedFrame | None]:
     Returns
     -------
     AnalysedFrame or None
-        None when no verdict came within `verdict_timeout_s`; the frame is then recorded as ``unjudged``.
+        None when no verdict came within `verdict_timeout_s`, or the analysis failed: the frame is then recorded as ``unjudged`` with
+        the reason. Trouble of the analysis does not end a run on a sample that cannot be replaced.
     """
-    result = yield from wait_for_result(series.analysis.latest(), timeout_s=series.verdict_timeout_s)
+    future = series.analysis.latest()
+    done = yield from wait_until_done(future, timeout_s=series.verdict_timeout_s)
     record, point = series.records.analysis, series.records.point
     record.reset()
     record.fill(**{name: point.values()[name] for name in ("field", "spot", "open_time_s")})
-    if result is None:
-        record.fill(
-            seq_num=series.frames,
-            verdict="unjudged",
-            accepted=0,
-            reason=f"no verdict within {series.verdict_timeout_s:g} s",
-        )
+    frame: AnalysedFrame | None = None
+    if not done:
+        problem = f"no verdict within {series.verdict_timeout_s:g} s"
+    elif error := future.exception():
+        problem = f"analysis failed: {error}"
+        logger.error("%s", problem, exc_info=error)
     else:
-        record.fill(**result[0].record())
+        frame, problem = future.result(), ""
+    if frame is None:
+        record.fill(seq_num=series.frames, verdict="unjudged", accepted=0, reason=problem)
+    else:
+        record.fill(**frame.record())
     yield from bps.create(name="analysis")
     yield from bps.read(record)
     yield from bps.save()
-    return None if result is None else result[0]
+    return frame
 
 
 def measure_field(series: Series, target: Target) -> MsgGenerator[AnalysedFrame | None]:

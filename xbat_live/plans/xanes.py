@@ -35,6 +35,7 @@ def xanes_series(
     n_flats: int = 1,
     n_darks: int = 5,
     max_retakes: int = 1,
+    verdict_timeout_s: float = 10.0,
     policy: str = "relocate",
     drift: DriftPolicy | None = None,
     protocol: Sequence[TimedStep] = (),
@@ -49,7 +50,7 @@ def xanes_series(
     ----------
     energies_ev
         Energies in the order they are visited, eV.
-    n_points, period_s, duration_s, exposure_s, spot_um, fields_um, reference_um, n_flats, n_darks, max_retakes, policy, drift, protocol
+    n_points, period_s, duration_s, exposure_s, spot_um, fields_um, reference_um, n_flats, n_darks, max_retakes, verdict_timeout_s, policy, drift, protocol
         As in `operando_txm_series`; a point is one whole spectrum.
 
     Raises
@@ -68,6 +69,7 @@ def xanes_series(
         exposure_s=exposure_s,
         policy=policy,
         max_retakes=max_retakes,
+        verdict_timeout_s=verdict_timeout_s,
         drift=drift or DriftPolicy(),
         spot_um=spot_um,
         readables=(beamline.potentiostat,),

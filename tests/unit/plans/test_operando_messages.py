@@ -1,5 +1,6 @@
 """The composed message sequence of the series plans: what is reserved before what, and the shutter closed on every way out."""
 
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
@@ -151,6 +152,23 @@ def test_a_blurred_frame_is_retaken_and_both_are_kept(tmp_path, beamline):
         record = drive(series(beamline, guarded(dose, beamline), FakeAnalysis([BLURRED])), beamline)
     assert names(record, "create").count("primary") == 3
     assert (record.value.frames, record.value.rejected) == (3, 1)
+
+
+@pytest.mark.parametrize("trouble", ["late", "failed"])
+def test_a_frame_without_a_verdict_is_kept_and_the_series_goes_on(tmp_path, beamline, trouble):
+    class Troubled(FakeAnalysis):
+        def latest(self):
+            future = Future()
+            if trouble == "failed":
+                future.set_exception(LookupError("frame 3 cannot be read"))
+            return future
+
+    with account(tmp_path) as dose:
+        run = series(beamline, guarded(dose, beamline), Troubled(), n_points=2, verdict_timeout_s=0.05)
+        record = drive(run, beamline)
+    assert record.error is None
+    assert (record.value.frames, record.value.rejected, record.value.outcome) == (4, 0, "completed")
+    assert names(record, "create").count("analysis") == 4
 
 
 def test_retakes_are_bounded(tmp_path, beamline):
