@@ -91,6 +91,7 @@ def demo_config(folder: Path, *, port: int, seconds: float, seed: int, frames: P
     changes = {
         "beamline.channel_access.port": port,
         "plan.duration": f"{seconds:g} s",
+        "plan.n_points": max(int(seconds), 1),
         "operator": f"xbat demo, seed {seed}",
     }
     if frames is not None:

@@ -84,10 +84,17 @@ class PotentiostatStep:
             "ocv": "open circuit",
             "galvanostatic": f"{self.current_ma:g} mA"
             if self.current_ma is not None
-            else f"{self.c_rate_per_h or 0:g} C",
+            else _c_rate(self.c_rate_per_h or 0.0),
             "hold": f"hold {self.hold_v or 0:g} V",
         }[self.mode]
         return f"{what}, cut-offs {self.cutoff_low_v:g} to {self.cutoff_high_v:g} V"
+
+
+def _c_rate(per_h: float) -> str:
+    """Write a C-rate as people say it: C/12, 2 C, discharge at C/12."""
+    size = abs(per_h)
+    text = f"{size:g} C" if size >= 1 or size == 0 else f"C/{1 / size:.4g}"
+    return f"discharge at {text}" if per_h < 0 else text
 
 
 class Potentiostat(UnitsMixin, Device):
