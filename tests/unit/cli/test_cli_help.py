@@ -25,6 +25,8 @@ VERBS = [
     "config init",
     "config show",
     "config schema",
+    "config cells",
+    "config limits",
     "archive repair",
 ]
 HEAVY = ("ophyd", "epics", "bluesky", "tiled", "caproto", "numpy", "pandas", "h5py")
