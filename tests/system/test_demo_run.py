@@ -32,6 +32,7 @@ def primary(run):
 
 def test_it_ends_well_and_says_what_happened(demo_run):
     assert demo_run.result["exit_status"] == "success"
+    assert demo_run.result["shutter"] == "Closed"
     assert demo_run.result["relocations"] >= 1
     assert demo_run.result["verdicts"]["blurred"] >= 1
     assert demo_run.result["drift_corrections"] >= 1

@@ -25,6 +25,8 @@ class RunState:
         Highest dose in the last frame's footprint, and the limit, Gy.
     drift_yx_um
         Registered drift, um.
+    shutter
+        Where the shutter was found after the run.
     decisions
         (seconds since start, action, reason), without routine ones.
     """
@@ -47,6 +49,7 @@ class RunState:
     decisions: list[tuple[float, str, str]] = field(default_factory=list)
     exit_status: str = ""
     reason: str = ""
+    shutter: str = "unknown"
     started_s: float = field(default_factory=time.monotonic)
 
     @property

@@ -50,7 +50,15 @@ def demo(
         state, summary, error = acquire(config, display)
         display.say("run ended, shutter closed; writing the last documents to Tiled")
     relative = _shortest(folder)
-    display.result(state, outcome=summary.outcome if summary else str(error), directory=str(folder))
+    display.result(
+        state,
+        outcome=summary.outcome if summary else str(error),
+        directory=str(folder),
+        archive=str(config.path(config.archive.directory)),
+        frames_directory=str(config.path(config.camera.directory)),
+        ledger_directory=str(config.path(config.dose.ledger_directory)),
+        truth_directory=str(folder / "twin"),
+    )
     tell_summary(display, state, summary)
     _tell_where(display, relative)
     leave_on(error, display)
@@ -73,7 +81,7 @@ def start_services(
     tiled = TiledServer(config.path(config.archive.directory), port=free_port(), readable_storage=[frame_folder])
     tiled.start()
     stack.callback(tiled.stop)
-    display.say(f"Tiled   {tiled.ui_url}   API key in {tiled.settings.key_file}")
+    display.say(f"Tiled   {tiled.settings.ui_url_with_key()}")
     stack.enter_context(
         SimulatorProcess(settings, prefix=config.beamline.prefix, port=port, work_directory=folder / "twin")
     )

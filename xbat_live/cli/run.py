@@ -103,6 +103,8 @@ def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, Serie
 
     log.to_file(config.path(LOG_FILE))
     progress = RunProgress(display.update)
+    summary: SeriesSummary | None = None
+    error: Exception | None = None
     with open_session(config, progress=progress, tell=display.say) as session:
         preflight.check(config, session.beamline, session.guard.account)
         try:
@@ -111,13 +113,9 @@ def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, Serie
                 summary = run_interruptibly(
                     session.run_engine, session.plan(), session.beamline.shutter.close_now, display.say
                 )
-        except (
-            Exception
-        ) as error:  # whatever ended the plan is told to the operator, with the run's documents safe by now
+        except Exception as failure:  # whatever ended the plan is told to the operator
             # a failed status says which device; what went wrong is its cause
-            return (
-                progress.state,
-                None,
-                error.__cause__ if isinstance(error, FailedStatus) and error.__cause__ else error,
-            )
-    return progress.state, summary, None
+            cause = failure.__cause__ if isinstance(failure, FailedStatus) else None
+            error = cause if isinstance(cause, Exception) else failure
+        progress.state.shutter = "not known to be closed" if session.beamline.shutter.is_open else "Closed"
+    return progress.state, summary, error
