@@ -20,6 +20,7 @@ from xbat_live.plans._blocking import call_in
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.004
+PLAUSIBLE = 0.2
 _GROUP = "guarded-exposure"
 
 
@@ -96,6 +97,7 @@ class DoseGuard:
     run_uid: str = ""
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="dose-ledger"))
     _counted_s: float | None = None
+    _highest_ph_s: float = 0.0
 
     @property
     def lowest_limit_gy(self) -> float:
@@ -117,7 +119,7 @@ class DoseGuard:
         stage_x = yield from bps.rd(beamline.stage.x.user_readback)
         stage_y = yield from bps.rd(beamline.stage.y.user_readback)
         energy_ev = yield from bps.rd(beamline.mono.energy.user_readback)
-        i0_na = yield from bps.rd(beamline.i0.current_na)
+        flux_ph_s = yield from self.flux(beamline)
         drift_x, drift_y = self.drift_um()
         x_um, y_um = float(stage_x) - drift_x, float(stage_y) - drift_y
         return ExposureRequest(
@@ -125,11 +127,33 @@ class DoseGuard:
             y_um=y_um,
             energy_ev=float(energy_ev),
             open_time_s=exposure_s + self.open_time_margin_s,
-            flux_ph_s=self.calibration.flux(float(i0_na)) * self.flux_headroom,
+            flux_ph_s=flux_ph_s * self.flux_headroom,
             run_uid=self.run_uid,
             label=label,
             on_sample=self.touches_sample(x_um, y_um),
         )
+
+    def flux(self, beamline: TxmBeamline) -> MsgGenerator[float]:
+        """Plan stub: return the flux on the sample, photons/s, by the ion chamber; never by a chamber that seems dead.
+
+        A reading below `PLAUSIBLE` of what the attenuator lets through of the calibrated flux, or of the highest seen, is not
+        believed: the beam may come back while the shutter is open, so the higher value is counted.
+        """
+        i0_na = float((yield from bps.rd(beamline.i0.current_na)))
+        transmission = float((yield from bps.rd(beamline.attenuator.transmission)))
+        flux_ph_s = self.calibration.flux(i0_na)
+        if transmission > 0:
+            self._highest_ph_s = max(self._highest_ph_s, flux_ph_s / transmission)
+        expected_ph_s = max(self._highest_ph_s, self.calibration.flux_ph_s) * transmission
+        if flux_ph_s >= PLAUSIBLE * expected_ph_s:
+            return flux_ph_s
+        logger.warning(
+            "ion chamber reads %.3g nA, that is %.3g ph/s where %.3g ph/s are expected; the dose is counted with the latter",
+            i0_na,
+            flux_ph_s,
+            expected_ph_s,
+        )
+        return expected_ph_s
 
     def touches_sample(self, x_um: float, y_um: float) -> bool:
         """Return True when the beam's footprint, centred on sample coordinate (x, y), um, meets the sample."""
@@ -159,7 +183,7 @@ class DoseGuard:
     def settle(self, beamline: TxmBeamline, reservation: Reservation) -> MsgGenerator[Settlement]:
         """Plan stub: replace the reservation by what the shutter's counter says was delivered."""
         counter_s = float((yield from bps.rd(beamline.shutter.open_time_s)))
-        i0_na = float((yield from bps.rd(beamline.i0.current_na)))
+        flux_ph_s = yield from self.flux(beamline)
         # A smaller counter than before means that the IOC was restarted: nothing is known, so the reservation stands.
         before_s = self._counted_s
         known = before_s is not None and counter_s >= before_s
@@ -170,7 +194,7 @@ class DoseGuard:
             self.account.settle,
             reservation.id,
             open_time_s=open_time_s,
-            flux_ph_s=max(self.calibration.flux(i0_na), reservation.request.flux_ph_s / self.flux_headroom),
+            flux_ph_s=max(flux_ph_s, reservation.request.flux_ph_s / self.flux_headroom),
         )
         return settlement
 

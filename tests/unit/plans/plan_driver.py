@@ -48,14 +48,16 @@ def fake(cls: type[Device], name: str) -> Any:
 
 
 def fake_beamline() -> Any:
-    """Return devices under the names of `TxmBeamline`."""
+    """Return devices under the names of `TxmBeamline`; the attenuator is out."""
+    attenuator = fake(Attenuator, "attenuator")
+    attenuator.transmission.sim_put(1.0)
     return SimpleNamespace(
         stage=fake(TxmStage, "stage"),
         camera=FakeCamera(name="camera"),
         mono=fake(Monochromator, "mono"),
         potentiostat=fake(Potentiostat, "potentiostat"),
         shutter=fake(FastShutter, "shutter"),
-        attenuator=fake(Attenuator, "attenuator"),
+        attenuator=attenuator,
         i0=fake(IonChamber, "i0"),
         ring=fake(StorageRing, "ring"),
     )

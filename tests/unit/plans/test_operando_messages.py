@@ -244,6 +244,24 @@ def test_dose_follows_the_sample_not_the_stage(tmp_path, beamline):
         assert dose.dose_at(0.0, 0.0).peak_gy == pytest.approx(dose.dose_map().dose_gy.max())
 
 
+@pytest.mark.parametrize(
+    ("i0_na", "transmission", "expected_ph_s"),
+    [
+        (100.0, 1.0, 1e10),  # as calibrated
+        (50.0, 1.0, 5e9),  # half the current, half the flux
+        (10.0, 0.1, 1e9),  # attenuated: the chamber is behind the attenuator
+        (0.0, 1.0, 1e10),  # a dead chamber, or a ring that may be filled while the shutter is open: the calibrated flux
+        (-3.0, 0.1, 1e9),  # an offset below zero is no negative dose
+    ],
+)
+def test_a_chamber_that_seems_dead_is_not_believed(tmp_path, beamline, i0_na, transmission, expected_ph_s):
+    beamline.i0.current_na.sim_put(i0_na)
+    beamline.attenuator.transmission.sim_put(transmission)
+    with account(tmp_path) as dose:
+        record = drive(guarded(dose, beamline).flux(beamline), beamline)
+    assert record.value == pytest.approx(expected_ph_s)
+
+
 def test_a_stray_opening_is_counted_at_the_next_exposure(tmp_path, beamline):
     with account(tmp_path) as dose:
         guard = guarded(dose, beamline)
