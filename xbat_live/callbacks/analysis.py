@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,32 @@ from xbat_live.imaging import FramePipeline, FrameVerdict
 
 logger = logging.getLogger(__name__)
 
-FLATS_KEPT = 8
+FLATS_AVERAGED = 8
+DARKS_AVERAGED = 64
+
+
+class RunningMean:
+    """Mean of frames that forgets: each weighs like one of the last `most`. Its memory is one frame, however many come.
+
+    Attributes
+    ----------
+    count
+        Frames taken in.
+    mean
+        Their mean, shape (ny, nx) float32, counts; empty before the first.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.count = 0
+        self.mean: NDArray[np.float32] = np.empty((0, 0), np.float32)
+
+    def add(self, frame: NDArray[np.uint16]) -> None:
+        """Take in one frame; one of another shape starts anew."""
+        if frame.shape != self.mean.shape:
+            self.count, self.mean = 0, np.zeros(frame.shape, np.float32)
+        self.count += 1
+        self.mean = self.mean + (frame - self.mean) / np.float32(min(self.count, self.most))
 
 
 @dataclass(frozen=True)
@@ -136,8 +160,8 @@ class FrameAnalysis(CallbackBase):
         self._locator = FrameLocator(self.keys.image)
         self._streams: dict[str, str] = {}
         self._pipelines: dict[float, FramePipeline] = {}
-        self._darks: deque[NDArray[np.float32]] = deque(maxlen=64)
-        self._flats: dict[float, deque[NDArray[np.float32]]] = {}
+        self._dark = RunningMean(DARKS_AVERAGED)
+        self._flats: dict[float, RunningMean] = {}
         self._latest: Future[AnalysedFrame] | None = None
 
     def latest(self) -> Future[AnalysedFrame]:
@@ -204,20 +228,20 @@ class FrameAnalysis(CallbackBase):
         return self._reader.read(address)
 
     def _take_dark(self, address: FrameAddress) -> None:
-        self._darks.append(self._read(address).astype(np.float32))
-        dark = np.mean(self._darks, axis=0, dtype=np.float32)
+        self._dark.add(self._read(address))
         for pipeline in self._pipelines.values():
-            pipeline.set_dark(dark)
+            pipeline.set_dark(self._dark.mean)
 
     def _take_flat(self, address: FrameAddress, data: dict[str, Any]) -> None:
-        frame = self._read(address).astype(np.float32)
+        frame = self._read(address)
         energy_ev = self._energy(data)
         pipeline = self._pipeline(energy_ev, (frame.shape[0], frame.shape[1]))
         if energy_ev not in self._flats:
             pipeline.reset()  # what was registered without a flat is registered anew with one
-        flats = self._flats.setdefault(energy_ev, deque(maxlen=FLATS_KEPT))
-        flats.append(frame)
-        pipeline.set_flat(np.mean(flats, axis=0, dtype=np.float32))
+            self._flats[energy_ev] = RunningMean(FLATS_AVERAGED)
+        flat = self._flats[energy_ev]
+        flat.add(frame)
+        pipeline.set_flat(flat.mean)
 
     def _energy(self, data: dict[str, Any]) -> float:
         return round(float(data.get(self.keys.energy, 0.0)), 1)
@@ -225,8 +249,8 @@ class FrameAnalysis(CallbackBase):
     def _pipeline(self, energy_ev: float, shape: tuple[int, ...]) -> FramePipeline:
         if energy_ev not in self._pipelines:
             pipeline = self._make_pipeline((shape[0], shape[1]))
-            if self._darks:
-                pipeline.set_dark(np.mean(self._darks, axis=0, dtype=np.float32))
+            if self._dark.count:
+                pipeline.set_dark(self._dark.mean)
             self._pipelines[energy_ev] = pipeline
         return self._pipelines[energy_ev]
 
