@@ -35,7 +35,7 @@ def serve(
         with server:
             typer.echo(f"ready. In a browser: {server.settings.ui_url_with_key()}")
             typer.echo(
-                f"In Python: tiled.client.from_uri({server.uri!r}, api_key=open({str(server.settings.key_file)!r}).read())"
+                f"In Python: tiled.client.from_uri({server.uri!r}, api_key=open({str(server.settings.key_file)!r}).read().strip())"
             )
             typer.echo("Ctrl-C ends it")
             _wait_for_signal()
