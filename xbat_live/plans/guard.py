@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.004
 PLAUSIBLE = 0.2
 _GROUP = "guarded-exposure"
+DARK_GROUP = "dark-exposure"
 
 
 class ExposureFailed(RuntimeError):
@@ -98,6 +99,7 @@ class DoseGuard:
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="dose-ledger"))
     _counted_s: float | None = None
     _highest_ph_s: float = 0.0
+    _last_on_sample: ExposureRequest | None = None
 
     @property
     def lowest_limit_gy(self) -> float:
@@ -172,13 +174,39 @@ class DoseGuard:
         """
         counter_s = float((yield from bps.rd(beamline.shutter.open_time_s)))
         if self._counted_s is not None and counter_s > self._counted_s + 1e-4:
-            stray_s = counter_s - self._counted_s
-            logger.warning("the shutter was open for %.3f s outside any exposure; counted at the present position", stray_s)
-            stray = replace(request, open_time_s=stray_s, label="unreserved")
-            yield from call_in(self.executor, self.account.record_unreserved, stray, "shutter open outside any exposure")
+            yield from self._count_stray(request, counter_s - self._counted_s)
         self._counted_s = counter_s
         reservation: Reservation = yield from call_in(self.executor, self.account.reserve, request)
+        if request.on_sample:
+            self._last_on_sample = request
         return reservation
+
+    def _count_stray(self, request: ExposureRequest, open_time_s: float) -> MsgGenerator[None]:
+        """Count an opening that no exposure asked for.
+
+        Where the stage was meanwhile is not known, so it counts in full where the sample was exposed last and, if that is
+        another place of the sample, here.
+        """
+        last = self._last_on_sample
+        places = [request] if last is None else [last]
+        if last is not None and request.on_sample and (request.x_um, request.y_um) != (last.x_um, last.y_um):
+            places.append(request)
+        for place in places:
+            logger.warning(
+                "the shutter was open for %.3f s outside any exposure; counted at sample (%.1f, %.1f) um",
+                open_time_s,
+                place.x_um,
+                place.y_um,
+            )
+            stray = replace(
+                request,
+                x_um=place.x_um,
+                y_um=place.y_um,
+                on_sample=place.on_sample,
+                open_time_s=open_time_s,
+                label="unreserved",
+            )
+            yield from call_in(self.executor, self.account.record_unreserved, stray, "shutter open outside any exposure")
 
     def settle(self, beamline: TxmBeamline, reservation: Reservation) -> MsgGenerator[Settlement]:
         """Plan stub: replace the reservation by what the shutter's counter says was delivered."""
@@ -274,7 +302,8 @@ def _trigger_bounded(beamline: TxmBeamline, *, timeout_s: float) -> MsgGenerator
 def dose_guard_wrapper(plan: MsgGenerator, guard: DoseGuard, beamline: TxmBeamline) -> MsgGenerator:
     """Preprocessor: every trigger of the camera in `plan` becomes a guarded exposure, and the shutter ends closed.
 
-    Works for stock plans (``bp.count([camera])``, ``bp.scan``) as well: reserve, open, trigger, close, settle.
+    Works for stock plans (``bp.count([camera])``, ``bp.scan``) as well: reserve, open, trigger, close, settle. The darks of
+    `take_darks` stay dark, and exposures that are guarded already are left alone.
 
     Raises
     ------
@@ -283,7 +312,7 @@ def dose_guard_wrapper(plan: MsgGenerator, guard: DoseGuard, beamline: TxmBeamli
     """
 
     def guard_trigger(msg: Msg) -> tuple[MsgGenerator | None, MsgGenerator | None]:
-        if msg.command != "trigger" or msg.obj is not beamline.camera or str(msg.kwargs.get("group", "")).startswith(_GROUP):
+        if msg.command != "trigger" or msg.obj is not beamline.camera or str(msg.kwargs.get("group", "")).startswith((_GROUP, DARK_GROUP)):
             return None, None
 
         def exposure() -> MsgGenerator:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import bluesky.plan_stubs as bps
 from bluesky.protocols import Readable
-from bluesky.utils import MsgGenerator
+from bluesky.utils import MsgGenerator, short_uid
 
 from xbat_live.devices import PointRecord, TxmBeamline
-from xbat_live.plans.guard import Delivery, DoseGuard, close_shutter, guarded_exposure
+from xbat_live.plans.guard import DARK_GROUP, Delivery, DoseGuard, close_shutter, guarded_exposure
 
 FLAT, DARK, PRIMARY = "flat", "dark", "primary"
 _FRAME_TYPE = {PRIMARY: "Normal", FLAT: "FlatField", DARK: "Background"}
@@ -126,7 +126,7 @@ def take_darks(beamline: TxmBeamline, point: PointRecord, *, n: int) -> MsgGener
     yield from _set_frame_type(beamline, DARK)
     point.fill(field="dark", attempt=0, frame_type=_FRAME_TYPE[DARK], open_time_s=0.0, dose_delivered_gy=0.0)
     for _ in range(n):
-        yield from bps.trigger(beamline.camera, wait=True)
+        yield from bps.trigger(beamline.camera, group=short_uid(DARK_GROUP), wait=True)
         yield from save_event(beamline, point, (), stream=DARK)
 
 

@@ -262,14 +262,25 @@ def test_a_chamber_that_seems_dead_is_not_believed(tmp_path, beamline, i0_na, tr
     assert record.value == pytest.approx(expected_ph_s)
 
 
-def test_a_stray_opening_is_counted_at_the_next_exposure(tmp_path, beamline):
+def test_a_stray_opening_is_counted_where_the_sample_was_exposed_last(tmp_path, beamline):
+    """It is found out at the next exposure, a flat with the sample out: there it must not be lost."""
     with account(tmp_path) as dose:
         guard = guarded(dose, beamline)
         drive(series(beamline, guard, fields_um=((0.0, 0.0),)), beamline)
-        before = dose.dose_at(0.0, 0.0).peak_gy
+        before_gy, before_s = dose.dose_at(0.0, 0.0).peak_gy, dose.summary()["open_time_s"]
         beamline.shutter.open_time_s.sim_put(beamline.shutter.open_time_s.get() + 1.0)  # somebody opened by hand
-        drive(series(beamline, guard, fields_um=((0.0, 0.0),)), beamline)
-        assert dose.dose_map().dose_gy.max() > before + 100e3 or dose.summary()["open_time_s"] > 1.0
+        drive(series(beamline, guard, n_points=1, fields_um=((0.0, 0.0),)), beamline)
+        assert dose.dose_at(0.0, 0.0).peak_gy > before_gy + 150e3  # 1 s of about 190 kGy/s
+        assert dose.summary()["open_time_s"] > before_s + 1.0
+
+
+def test_darks_stay_dark_under_the_wrapper(tmp_path, beamline):
+    with account(tmp_path) as dose:
+        guard = guarded(dose, beamline)
+        plan = dose_guard_wrapper(series(beamline, guard, n_darks=3), guard, beamline)
+        record = drive(plan, beamline)
+    assert record.error is None
+    assert record.opened == 3  # the flat and two fields of view, each once
 
 
 def test_a_camera_that_never_ends_is_given_up(tmp_path, beamline, monkeypatch):
