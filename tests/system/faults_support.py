@@ -65,7 +65,7 @@ class Experiment:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=os.environ | (env or {}),
+            env=os.environ | {"PYTHONFAULTHANDLER": "1"} | (env or {}),
         )
 
     def run(

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -118,13 +119,23 @@ def test_ctrl_c_closes_the_shutter_and_ends_the_run(tmp_path, times):
         bench.wait_for_exposures(3, process)
         for _ in range(times):
             process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = finish(process)
         assert process.returncode == 130, errors
         assert "shutter closed" in errors
         assert json.loads(output)["exit_status"] in ("success", "abort")  # the run is closed, and its result printed
         assert closed(bench)
         counts = bench.counts()
     assert counts["reserve"] == counts["settle"] + counts.get("void", 0)  # nothing is left open in the ledger
+
+
+def finish(process, timeout_s=60):
+    """What the process printed; one that hangs is ended with the stacks of its threads in the message."""
+    try:
+        return process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # PYTHONFAULTHANDLER prints the stacks
+        _, errors = process.communicate(timeout=10)
+        pytest.fail(f"hangs: {errors}")
 
 
 # --- things that die ---------------------------------------------------------------------------------------------------------------

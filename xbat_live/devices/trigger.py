@@ -55,6 +55,20 @@ class SafeSingleTrigger(TriggerBase):
             raise
         return status
 
+    def unstage(self) -> list[object]:
+        """Give up an acquisition that is still going on (a plan that was stopped in it), then restore the settings.
+
+        Nobody waits for it any more, and a failed status would turn an orderly stop into a failed run. Its frame stays in the
+        file as one of no Event.
+        """
+        if (status := self._take()) is not None and not status.done:
+            logger.info("%s: unstaged during an acquisition, which is given up", self.name)
+            if self._acquisition_signal.connected:
+                self._acquisition_signal.put(0, wait=False)
+            status.set_finished()
+        unstaged: list[object] = super().unstage()
+        return unstaged
+
     def acquisition_timeout_s(self) -> float:
         """Return the time after which a trigger fails, s."""
         return TRIGGER_MARGIN_S
@@ -88,8 +102,12 @@ class SafeSingleTrigger(TriggerBase):
             logger.debug("acquisition failed", exc_info=True)
             status.set_exception(DisconnectedError(f"{self._lost()} ({error})"))
         except Exception as error:
-            logger.debug("acquisition failed", exc_info=True)
-            status.set_exception(error)
+            if self._staged == Staged.yes:
+                logger.debug("acquisition failed", exc_info=True)
+                status.set_exception(error)
+            else:  # unstaged meanwhile: see `unstage`
+                logger.info("%s: unstaged before its last frame was found: %s", self.name, error)
+                status.set_finished()
         else:
             status.set_finished()
 
