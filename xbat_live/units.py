@@ -56,9 +56,9 @@ def parse_quantity(value: object, unit: str, *, minimum: float | None = None, ma
     else:
         try:
             quantity = _registry().Quantity(value)
-            if quantity.dimensionless and unit != "" and quantity.magnitude != 0:
+            if quantity.unitless and unit != "" and quantity.magnitude != 0:
                 raise ValueError(f"{value!r} has no unit; write e.g. {example}")
-            magnitude = float(quantity.to(unit).magnitude) if not quantity.dimensionless else float(quantity.magnitude)
+            magnitude = float(quantity.to(unit).magnitude) if not quantity.unitless else float(quantity.magnitude)
         except DimensionalityError as error:
             raise ValueError(f"{value!r} is not convertible to {unit}; write e.g. {example}") from error
         except UndefinedUnitError as error:

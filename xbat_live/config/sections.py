@@ -1,14 +1,11 @@
-"""One typed configuration of an experiment: beamline, sample, dose, plan. TOML, with a unit on every number."""
+"""The sections of an experiment file; every number is written with its unit."""
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from xbat_live.units import CRateQuantity, Quantity
 
@@ -24,10 +21,11 @@ Flux = Annotated[float, Quantity("ph/s", minimum=1)]
 Nanoampere = Annotated[float, Quantity("nA", minimum=1e-6)]
 Volt = Annotated[float, Quantity("V", minimum=-10, maximum=10)]
 CRate = Annotated[float, CRateQuantity()]
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be used; the message names file, key, value, unit and remedy."""
+Milliampere = Annotated[float, Quantity("mA", minimum=1e-6)]
+Degrees = Annotated[float, Quantity("deg", minimum=0, maximum=85)]
+Density = Annotated[float, Quantity("g/cm**3", minimum=1e-3, maximum=25)]
+Policy = Literal["halt", "relocate", "rest", "attenuate"]
+Rectangle = tuple[Micrometres, Micrometres, Micrometres, Micrometres]
 
 
 class _Section(BaseModel):
@@ -75,12 +73,26 @@ class BeamSection(_Section):
     flux_ph_s: Flux = Field(alias="flux")
     """Flux on the sample (before the cell) when the ion chamber reads `i0_reference`."""
     i0_reference_na: Nanoampere = Field(100.0, alias="i0_reference")
-    profile: Literal["gaussian", "top_hat"] = "gaussian"
+    ring_reference_ma: Milliampere | None = Field(None, alias="ring_reference")
+    """Ring current at which `flux` was measured; lets the ring current stand in for an ion chamber that has died."""
+    profile: Literal["gaussian", "top_hat", "measured"] = "gaussian"
     size_um: tuple[PositiveMicrometres, PositiveMicrometres] = Field((30.0, 30.0), alias="size")
     """Width (x, y): full width at half maximum of `gaussian`, full width of `top_hat`."""
     order: int = Field(8, ge=2, le=32)
     """Order of the super-Gaussian; 2 is the ordinary Gaussian."""
+    flat_file: Path | None = Field(None, alias="flat")
+    """profile = "measured": image without sample, dark already subtracted, as .npy."""
+    flat_pixel_size_um: PixelSize | None = Field(None, alias="flat_pixel_size")
+    """profile = "measured": pixel size of that image in the sample plane."""
+    fraction_in_field: float = Field(1.0, gt=0, le=1)
+    """profile = "measured": fraction of the whole beam that falls on the image; 1 only if verified."""
     energy_ev: EnergyEv = Field(8562.0, alias="energy")
+
+    @model_validator(mode="after")
+    def _flat(self) -> BeamSection:
+        if self.profile == "measured" and (self.flat_file is None or self.flat_pixel_size_um is None):
+            raise ValueError('profile "measured" needs flat (a .npy file) and flat_pixel_size, e.g. "0.65 um"')
+        return self
 
 
 class CameraSection(_Section):
@@ -97,19 +109,73 @@ class CameraSection(_Section):
     """Offset assumed when no dark frame was taken, counts."""
 
 
+class PartSection(_Section):
+    """One material of a layer."""
+
+    material: str = Field(min_length=1)
+    """Name that dose is asked for, e.g. ``NMC622``."""
+    formula: str | dict[str, float]
+    """Chemical formula, or formula -> mass fraction for a mixture."""
+    density_g_cm3: Density = Field(alias="density")
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Volume fraction in its layer."""
+
+
+class LayerSection(_Section):
+    """One layer of a cell that does not ship with xbat_live."""
+
+    name: str = Field(min_length=1)
+    thickness_um: PositiveMicrometres = Field(alias="thickness")
+    parts: tuple[PartSection, ...] = Field(min_length=1)
+
+
 class SampleSection(_Section):
     """What is measured."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
     """Name of the ledger: one sample, one name, for ever. Letters, digits, ``_ . + -``."""
     cell: str = "txm_nmc622"
-    """Layer stack preset (`xbat config cells` lists them)."""
+    """Layer stack preset (`xbat config cells` lists them); not used when `layers` are given."""
+    layers: tuple[LayerSection, ...] = ()
+    """The stack in beam order, for a cell of your own."""
+    tilt_deg: Degrees = Field(0.0, alias="tilt")
+    """Angle between beam and the normal of the layers."""
     layer: str = "cathode"
     material: str = "NMC622"
     """The material whose dose is limited, in `layer`."""
     size_um: tuple[PositiveMicrometres, PositiveMicrometres] = Field((200.0, 200.0), alias="size")
     """Outline (x, y) of the electrode, centred on stage (0, 0)."""
+    forbidden_um: tuple[Rectangle, ...] = Field((), alias="forbidden")
+    """Zones (x0, x1, y0, y1) in sample coordinates that no footprint of a new spot may touch."""
     edge: str = "Ni K"
+
+
+class LimitSection(_Section):
+    """One more limit, beside ``dose.limit``: a preset by name, or one of your own."""
+
+    preset: str | None = None
+    """Name of a preset (`xbat config limits` lists them); the other keys then replace its values."""
+    name: str = ""
+    material: str | None = None
+    """Default: that of the preset, else ``sample.material``."""
+    layer: str | None = None
+    """Default: ``sample.layer``."""
+    limit_gy: DoseGy | None = Field(None, alias="limit")
+    rate_gy_s: DoseRate | None = Field(None, alias="rate")
+    window_s: Seconds | None = Field(None, alias="window")
+    """With `rate`: the limit holds for the mean rate over any window of this length; left out: for the instantaneous rate."""
+    advisory: bool | None = None
+    """An advisory limit warns and never refuses."""
+    protects: str = ""
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> LimitSection:
+        if self.preset is None and (self.limit_gy is None) == (self.rate_gy_s is None):
+            raise ValueError('a limit needs preset = "...", or either limit = "1 MGy" or rate = "1 kGy/s"')
+        if self.window_s is not None and self.rate_gy_s is None and self.preset is None:
+            raise ValueError("window belongs to a rate limit; give rate as well")
+        return self
 
 
 class DoseSection(_Section):
@@ -118,6 +184,8 @@ class DoseSection(_Section):
     limit_gy: DoseGy = Field(alias="limit")
     """Largest dose at any position of the sample. Compare the presets of `xbat config limits`."""
     rate_limit_gy_s: DoseRate | None = Field(None, alias="rate_limit")
+    limits: tuple[LimitSection, ...] = ()
+    """Further limits, all in force at once; of several the binding one is named."""
     model: Literal["attenuation", "energy", "photo", "legacy_jousseaume"] = "attenuation"
     """Dose definition; literature thresholds are in `attenuation`."""
     sigma: float = Field(0.05, ge=0, le=1)
@@ -125,8 +193,9 @@ class DoseSection(_Section):
     shifts the steep edges of neighbouring footprints against each other by more than can be known. It is kept free below the limit
     `k_sigma` times."""
     k_sigma: float = Field(2.0, ge=0, le=5)
-    policy: Literal["relocate", "halt"] = "relocate"
-    """What happens when the next exposure would exceed the limit."""
+    policy: Policy | tuple[Policy, ...] = "relocate"
+    """What happens when the next exposure would exceed a limit; of several the first that helps: `attenuate` and `rest` help
+    against rate limits, `relocate` against dose limits."""
     guard_um: Micrometres = Field(2.0, alias="guard_distance")
     """Distance kept between the footprint of a new spot and dosed sample."""
     open_time_margin_s: Seconds = Field(0.25, alias="open_time_margin")
@@ -157,6 +226,15 @@ class ProtocolStep(_Section):
         if self.cutoff_low_v >= self.cutoff_high_v:
             raise ValueError(f"cutoff_low {self.cutoff_low_v:g} V is not below cutoff_high {self.cutoff_high_v:g} V")
         return self
+
+
+class WatchdogSection(_Section):
+    """The guard process beside a run (`xbat guard`)."""
+
+    enabled: bool = True
+    """`xbat run` starts one, unless one watches this sample already."""
+    grace_s: Seconds = Field(0.2, alias="grace")
+    """How much longer than reserved the shutter may be open before the guard closes it."""
 
 
 class PlanSection(_Section):
@@ -200,113 +278,3 @@ class ArchiveSection(_Section):
     uri: str | None = None
     """A running Tiled server, e.g. http://127.0.0.1:8000; left out: `xbat run` starts one in `directory`."""
     api_key: str | None = Field(None, repr=False)
-
-
-class ExperimentConfig(BaseSettings):
-    """All of it. Precedence: command line > ``XBAT_...`` environment > file > default (``XBAT_DOSE__LIMIT="1 MGy"``)."""
-
-    model_config = SettingsConfigDict(extra="forbid", env_prefix="XBAT_", env_nested_delimiter="__", frozen=True)
-
-    sample: SampleSection
-    beam: BeamSection
-    dose: DoseSection
-    beamline: BeamlineSection = BeamlineSection()
-    camera: CameraSection = CameraSection()
-    plan: PlanSection = PlanSection()
-    protocol: tuple[ProtocolStep, ...] = ()
-    archive: ArchiveSection = ArchiveSection()
-    operator: str = ""
-    base_directory: Path = Path()
-    """Relative folders are below this one; default: the folder of the file."""
-
-    def path(self, relative: Path) -> Path:
-        """Return `relative` below the configuration's folder, absolute."""
-        return (self.base_directory / relative).resolve()
-
-
-def load_config(file: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfig:
-    """Read an experiment from a TOML file.
-
-    Parameters
-    ----------
-    file
-        TOML file; see ``xbat config init`` for a commented one.
-    overrides
-        Values by dotted key, e.g. ``{"dose.limit": "1 MGy"}``; they win over file and environment.
-
-    Raises
-    ------
-    ConfigError
-        File missing, no TOML, or a wrong key, value or unit. Every wrong key is named, with file, value and remedy.
-    """
-    try:
-        content = tomllib.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(f"{file}: no such file; write one with: xbat config init {file.name}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from error
-    content.setdefault("base_directory", str(file.resolve().parent))
-    return make_config(content, source=str(file), overrides=overrides)
-
-
-def make_config(
-    content: dict[str, Any], *, source: str = "configuration", overrides: dict[str, Any] | None = None
-) -> ExperimentConfig:
-    """Validate `content` (as read from TOML); errors are told as of `source`. See `load_config`."""
-
-    class FromFile(ExperimentConfig):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content)
-
-    try:
-        return FromFile(**_nested(overrides or {}))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(source, item) for item in error.errors())) from error
-
-
-def _nested(dotted: dict[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in dotted.items():
-        *parents, leaf = key.split(".")
-        section = nested
-        for name in parents:
-            section = section.setdefault(name, {})
-        section[leaf] = value
-    return nested
-
-
-def _explain(source: str, item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        names = _known_keys(item["loc"][:-1])
-        close = difflib.get_close_matches(str(item["loc"][-1]), names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(names))}"
-        return f"{source}: {key}: unknown key; {hint}"
-    if item["type"] == "missing":
-        return f"{source}: {key}: missing; it has no safe default (see: xbat config init)"
-    message = item["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(item.get("input"), dict) else f" = {item.get('input')!r}"
-    return f"{source}: {key}{shown}: {message}"
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = ExperimentConfig
-    for part in location:
-        if isinstance(part, int):
-            continue
-        for name, field in model.model_fields.items():
-            if part in (name, field.alias):
-                inner = field.annotation
-                model = inner if hasattr(inner, "model_fields") else ProtocolStep
-                break
-    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,38 @@
+"""One typed configuration of an experiment: beamline, sample, dose, plan. TOML, with a unit on every number."""
+
+from xbat_live.config.experiment import ConfigError, ExperimentConfig, load_config, make_config
+from xbat_live.config.sections import (
+    ArchiveSection,
+    BeamlineSection,
+    BeamSection,
+    CameraSection,
+    ChannelAccess,
+    DoseSection,
+    LayerSection,
+    LimitSection,
+    PartSection,
+    PlanSection,
+    ProtocolStep,
+    SampleSection,
+    WatchdogSection,
+)
+
+__all__ = [
+    "ArchiveSection",
+    "BeamSection",
+    "BeamlineSection",
+    "CameraSection",
+    "ChannelAccess",
+    "ConfigError",
+    "DoseSection",
+    "ExperimentConfig",
+    "LayerSection",
+    "LimitSection",
+    "PartSection",
+    "PlanSection",
+    "ProtocolStep",
+    "SampleSection",
+    "WatchdogSection",
+    "load_config",
+    "make_config",
+]
