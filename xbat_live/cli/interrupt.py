@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from bluesky import RunEngine
 from bluesky.utils import MsgGenerator, RunEngineInterrupted, TransitionError
+
+logger = logging.getLogger(__name__)
+
+PAUSE_WITHIN_S = 5.0
+_LOOK_S = 0.05
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error of anybody
@@ -39,19 +46,14 @@ def run_interruptibly(
     """
     signals = 0
 
-    def act() -> None:
-        close_shutter()
-        try:
-            run_engine.request_pause(defer=False)
-        except TransitionError:
-            pass  # already pausing or ending
-
     def handler(number: int, frame: FrameType | None) -> None:
         nonlocal signals
         signals += 1
         tell("stopping: shutter closes, run ends in order (again: abort)" if signals == 1 else "aborting")
-        # not here: a handler runs between any two bytecodes of the main thread, which may hold a lock of Channel Access
-        threading.Thread(target=act, name="interrupt", daemon=True).start()
+        # not here: a handler runs between any two bytecodes of the main thread, which may hold a lock of Channel Access. And
+        # not one after the other: neither may keep the other from happening.
+        for act in (close_shutter, lambda: _pause(run_engine)):
+            threading.Thread(target=act, name="interrupt", daemon=True).start()
 
     previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -62,6 +64,21 @@ def run_interruptibly(
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
+
+
+def _pause(run_engine: RunEngine) -> None:
+    """Request a pause, and abort when the plan goes on nevertheless."""
+    try:
+        run_engine.request_pause(defer=False)
+    except TransitionError:
+        return  # already pausing or ending
+    end_s = time.monotonic() + PAUSE_WITHIN_S
+    while run_engine.state in ("running", "pausing"):
+        if time.monotonic() > end_s:
+            logger.critical("the run did not pause within %g s; it is aborted", PAUSE_WITHIN_S)
+            run_engine.abort(reason=f"did not pause within {PAUSE_WITHIN_S:g} s of Ctrl-C")
+            return
+        time.sleep(_LOOK_S)
 
 
 def _end(run_engine: RunEngine, *, abort: bool) -> None:
