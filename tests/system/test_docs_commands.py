@@ -19,7 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 STREAMS_PAGE, SIMULATOR_PAGE = DOCS / "reference" / "streams.md", DOCS / "reference" / "simulator.md"
-EXECUTED = {DOCS / "how-to" / "read-results.md", DOCS / "how-to" / "guard-your-plan.md"}
+EXECUTED = {
+    DOCS / "how-to" / "read-results.md",
+    DOCS / "how-to" / "guard-your-plan.md",
+    DOCS / "how-to" / "dose-rate-map.md",  # by tests/unit/dose/test_dose_docs.py, with what they print
+    DOCS / "explanation" / "dose-model.md",  # likewise
+}
 UsageError = typer.BadParameter.__mro__[1]  # click's, wherever typer keeps click
 CHEAP = ("config init", "config show", "config schema", "--help")
 

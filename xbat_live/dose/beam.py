@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 import numpy.typing as npt
@@ -68,12 +69,12 @@ class Beam:
         ValueError
             Impossible flux, size or order.
         """
-        return cls(float(flux_ph_s), SuperGaussian((float(fwhm_um[0]), float(fwhm_um[1])), float(order)))
+        return cls(float(flux_ph_s), SuperGaussian(_pair(fwhm_um), float(order)))
 
     @classmethod
     def top_hat(cls, flux_ph_s: float, size_um: tuple[float, float]) -> Beam:
         """Return a beam that is uniform over a rectangle of `size_um` (x, y), um. See `gaussian` for errors."""
-        return cls(float(flux_ph_s), TopHat((float(size_um[0]), float(size_um[1]))))
+        return cls(float(flux_ph_s), TopHat(_pair(size_um)))
 
     @classmethod
     def measured(
@@ -144,9 +145,25 @@ class Beam:
         return self.profile.kernel(grid_um, offset_um)
 
     def fluence_map(self, open_time_s: float, grid_um: float) -> FloatArray:
-        """Return photons/cm2 on each pixel after `open_time_s` seconds at the reference flux; see `kernel`."""
+        """Return photons/cm2 on each pixel after `open_time_s` seconds at the reference flux; see `kernel`.
+
+        Raises
+        ------
+        ValueError
+            A time that is negative or not finite, a grid far too fine for the beam.
+        """
+        if not 0 <= open_time_s < math.inf:
+            raise ValueError(f"shutter-open time {open_time_s:g} s is not possible; expected 0 s or more")
         return self.kernel(grid_um) * (self.flux_ph_s * open_time_s)
 
     def as_dict(self) -> dict[str, object]:
         """Return flux and shape as plain data (JSON); a measured profile by its hash."""
         return {"flux_ph_s": self.flux_ph_s, **json.loads(self.profile.record()[0])}
+
+
+def _pair(size_um: tuple[float, float]) -> tuple[float, float]:
+    try:
+        along_x, along_y = size_um
+    except (TypeError, ValueError):
+        raise ValueError(f"beam size {size_um!r}: give two numbers, (x, y), um") from None
+    return float(along_x), float(along_y)

@@ -1,7 +1,7 @@
 """Mass attenuation and energy-absorption coefficients of elements and compounds, from the tables of xraydb.
 
-xraydb has no energy-absorption coefficient; it is derived here from photoabsorption, K fluorescence yields and the mean
-energy of Compton electrons (2.5 % of NIST's values for C and Ni at battery-relevant energies).
+xraydb has no energy-absorption coefficient; it is derived here from photoabsorption, K and L fluorescence yields and the
+mean energy of Compton electrons: within 2 % of NIST's values for the elements of batteries from 4 to 60 keV.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ _AVOGADRO = 6.02214076e23
 _ELECTRON_RADIUS_CM = 2.8179403262e-13
 _PLANCK_C_EV_CM = 1.2398419843320026e-4
 _ELECTRON_REST_EV = 510_998.95
+
+_LEGENDRE = np.polynomial.legendre.leggauss(24)
 
 # xraydb reads its sqlite file through one session; sessions are not for several threads at once.
 _TABLES = threading.Lock()
@@ -50,9 +52,11 @@ def check_energy(energy_ev: npt.ArrayLike) -> FloatArray:
     Raises
     ------
     ValueError
-        Not finite or outside 250 eV to 400 keV; a value that would fit in keV is pointed out.
+        None at all, not finite or outside 250 eV to 400 keV; a value that would fit in keV is pointed out.
     """
     energies = np.asarray(energy_ev, dtype=np.float64)
+    if energies.size == 0:
+        raise ValueError("no photon energy given")
     outside = ~((energies >= MIN_ENERGY_EV) & (energies <= MAX_ENERGY_EV))
     if outside.any():
         value = float(energies[outside].flat[0])
@@ -133,7 +137,8 @@ def mass_energy_deposition(composition: Mapping[str, float], energy_ev: FloatArr
 
     ``attenuation``: every photon removed is absorbed on the spot (the literature's definition of thresholds);
     ``photo``: photoabsorption; ``energy``: ``photo (1 - Xf/E) + compton <T>/E`` with ``Xf = (1 - 1/J_K) w_K <E_K>``
-    above the K edge, all fluorescence escaping; ``legacy_jousseaume``: f2 and Klein-Nishina
+    above the K edge, likewise
+    for the L edges, <T>/E Klein-Nishina, all fluorescence escaping; ``legacy_jousseaume``: f2 and Klein-Nishina
     (STardif/dose_estimation).
 
     Parameters
@@ -150,12 +155,31 @@ def mass_energy_deposition(composition: Mapping[str, float], energy_ev: FloatArr
     return _compound(composition, energy_ev, kinds[model])
 
 
+@lru_cache(maxsize=128)
+def absorption_edges_ev(element: str) -> tuple[float, ...]:
+    """Return the energies of all absorption edges of an element, eV."""
+    with _TABLES:
+        return tuple(float(edge.energy) for edge in _xraydb().xray_edges(element).values())
+
+
 def klein_nishina_cm2(energy_ev: FloatArray) -> FloatArray:
     """Return the Klein-Nishina cross section of one free electron, cm2."""
     k = energy_ev / _ELECTRON_REST_EV
     log = np.log1p(2 * k)
     bracket = (1 + k) / k**2 * (2 * (1 + k) / (1 + 2 * k) - log / k) + log / (2 * k) - (1 + 3 * k) / (1 + 2 * k) ** 2
     return 2 * math.pi * _ELECTRON_RADIUS_CM**2 * bracket
+
+
+def compton_transfer(energy_ev: FloatArray) -> FloatArray:
+    """Return the mean fraction of a photon's energy that the electron takes in Compton scattering (Klein-Nishina).
+
+    Integrated over the scattering angle; xraydb's table of the mean electron energy is 2 % lower at 20 keV and 9 % at
+    100 keV.
+    """
+    cosine, weight = _LEGENDRE
+    kept = 1 / (1 + energy_ev[..., None] / _ELECTRON_REST_EV * (1 - cosine))
+    scattered = weight * kept**2 * (kept + 1 / kept - 1 + cosine**2)
+    return np.asarray(((1 - kept) * scattered).sum(axis=-1) / scattered.sum(axis=-1))
 
 
 def _compound(composition: Mapping[str, float], energy_ev: FloatArray, kind: str) -> FloatArray:
@@ -191,17 +215,42 @@ def _compute(element: str, energy_ev: FloatArray, kind: str) -> FloatArray:
         compton = np.asarray(tables.cross_section_elam(element, energy_ev, kind="incoh"))
         if kind == "total":
             return photo + compton + np.asarray(tables.cross_section_elam(element, energy_ev, kind="coh"))
-        electron_ev = np.asarray(tables.compton_energies(energy_ev).electron_mean)
-        return photo * (1 - _escaping_ev(tables, element, energy_ev) / energy_ev) + compton * electron_ev / energy_ev
+        fluorescence = _fluorescence(element)
+    return photo * (1 - _escaping_ev(fluorescence, energy_ev) / energy_ev) + compton * compton_transfer(energy_ev)
 
 
-def _escaping_ev(tables: Any, element: str, energy_ev: FloatArray) -> FloatArray:
-    """Mean energy that leaves as K fluorescence per photoabsorption, eV; 0 below the edge."""
-    edge = tables.xray_edges(element).get("K")
-    lines = tables.xray_lines(element, initial_level="K")
-    intensity = sum(line.intensity for line in lines.values())
-    if edge is None or intensity <= 0:
-        return np.zeros(energy_ev.shape)
-    mean_ev = sum(line.energy * line.intensity for line in lines.values()) / intensity
-    escaping_ev = (1 - 1 / edge.jump_ratio) * edge.fyield * mean_ev
-    return np.where(energy_ev > edge.energy, escaping_ev, 0.0)
+class _Shell(NamedTuple):
+    """What a vacancy in one shell sends out."""
+
+    edge_ev: float
+    jump_ratio: float
+    emitted_ev: float
+    """Fluorescence yield times the mean energy of its lines."""
+
+
+@lru_cache(maxsize=128)
+def _fluorescence(element: str) -> tuple[_Shell, ...]:
+    """K and L shells of an element, innermost first. The caller holds the lock on the tables."""
+    tables = _xraydb()
+    edges = tables.xray_edges(element)
+    shells = []
+    for name in ("K", "L1", "L2", "L3"):
+        edge = edges.get(name)
+        if edge is None:
+            continue
+        lines = tables.xray_lines(element, initial_level=name).values()
+        intensity = sum(line.intensity for line in lines)
+        mean_ev = sum(line.energy * line.intensity for line in lines) / intensity if intensity > 0 else 0.0
+        shells.append(_Shell(float(edge.energy), float(edge.jump_ratio), float(edge.fyield * mean_ev)))
+    return tuple(shells)
+
+
+def _escaping_ev(shells: tuple[_Shell, ...], energy_ev: FloatArray) -> FloatArray:
+    """Mean energy that leaves as fluorescence per photoabsorption, eV; what remains of the jumps goes further out."""
+    escaping_ev = np.zeros(energy_ev.shape)
+    remaining = np.ones(energy_ev.shape)
+    for shell in shells:
+        above = energy_ev > shell.edge_ev
+        escaping_ev += np.where(above, remaining * (1 - 1 / shell.jump_ratio) * shell.emitted_ev, 0.0)
+        remaining = np.where(above, remaining / shell.jump_ratio, remaining)
+    return escaping_ev

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from xbat_live.dose.subpixel import pad_for_shift, shift_padded
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -88,6 +90,7 @@ class DoseGrid:
         self._tile_px = tile_px
         self._tiles: dict[tuple[int, int], FloatArray] = {}
         self._touched = Window(0, 0, 0, 0)
+        self._padded = self._patch = np.empty((0, 0))
 
     @property
     def window(self) -> Window:
@@ -125,16 +128,17 @@ class DoseGrid:
             Pixels that were touched.
         """
         row, column, offset_x, offset_y = self.locate(x_um, y_um)
-        part_y, part_x = abs(offset_y) / self.pixel_um, abs(offset_x) / self.pixel_um
-        next_row, next_column = row + (1 if offset_y > 0 else -1), column + (1 if offset_x > 0 else -1)
-        touched = Window(0, 0, 0, 0)
-        for to_row, weight_y in ((row, 1 - part_y), (next_row, part_y)):
-            for to_column, weight_x in ((column, 1 - part_x), (next_column, part_x)):
-                if weight_x * weight_y > 0:
-                    window = self.place(to_row, to_column, kernel_per_cm2.shape)
-                    self.add(window, kernel_per_cm2 * (weight_x * weight_y * gray_cm2))
-                    touched = touched.union(window)
-        return touched
+        if self._padded.shape != (kernel_per_cm2.shape[0] + 6, kernel_per_cm2.shape[1] + 2):
+            self._padded = pad_for_shift(
+                kernel_per_cm2
+            )  # kept: new memory at every deposit would cost more than the sums
+            self._patch = np.empty((kernel_per_cm2.shape[0] + 2, kernel_per_cm2.shape[1] + 2))
+        self._padded[3:-3, 1:-1] = kernel_per_cm2
+        shift = offset_y / self.pixel_um, offset_x / self.pixel_um
+        patch = shift_padded(self._padded, *shift, gray_cm2, out=self._patch)
+        window = self.place(row, column, patch.shape)
+        self.add(window, patch)
+        return window
 
     @staticmethod
     def place(row: int, column: int, shape: tuple[int, ...]) -> Window:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 from xbat_live.dose.cross_sections import parse_formula
 
@@ -37,8 +38,13 @@ class Material:
     _composition: tuple[tuple[str, float], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.name:
+        if not (isinstance(self.name, str) and self.name):
             raise ValueError("a material needs a name")
+        if not isinstance(self.formula, str | Mapping) or not isinstance(self.density_g_cm3, Real):
+            raise ValueError(
+                f"material {self.name!r}: expected Material(name, formula, density in g/cm3), got formula {self.formula!r} "
+                f"and density {self.density_g_cm3!r}"
+            )
         if not 0 < self.density_g_cm3 <= MAX_DENSITY_G_CM3:
             hint = (
                 f"; did you mean {self.density_g_cm3 / 1000:g} (given in kg/m3)?"
@@ -56,8 +62,9 @@ class Material:
             object.__setattr__(self, "formula", parts)
         total = math.fsum(parts.values())
         if not abs(total - 1) <= _FRACTION_TOLERANCE or not all(fraction > 0 for fraction in parts.values()):
+            hint = "; write 0.6 for 60 %" if abs(total - 100) <= 1 else ""
             raise ValueError(
-                f"material {self.name!r}: mass fractions {parts} sum to {total:g}; they must be positive and sum to 1"
+                f"material {self.name!r}: mass fractions {parts} sum to {total:g}; they must be positive and sum to 1{hint}"
             )
         elements: dict[str, float] = {}
         for formula, fraction in parts.items():

@@ -41,7 +41,7 @@ def cell_description(name: str) -> tuple[str, str]:
 
 
 def limit(name: str, material: str | None = None) -> DoseLimit:
-    """Return the preset limit `name`, in the literature's definition ``attenuation``.
+    """Return the preset limit `name`, in the dose definition in which it was determined (`DoseLimit.model`).
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def limit(name: str, material: str | None = None) -> DoseLimit:
         material=chosen,
         limit_gy=entry.get("limit"),
         rate_gy_s=entry.get("rate"),
-        model="attenuation",
+        model=entry["model"],
         source=entry["source"],
         protects=entry["protects"],
         advisory=bool(entry.get("advisory", False)),

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from scipy.special import gamma as gamma_function
 from scipy.special import gammainc
 
+from xbat_live.dose.subpixel import pad_for_shift, resample_area, shift_padded, unpad
+
 FloatArray = npt.NDArray[np.float64]
 
 FOOTPRINT_FRACTION = 1e-3
@@ -202,7 +204,10 @@ class MeasuredProfile:
         cls, flat: npt.ArrayLike, dark: npt.ArrayLike, pixel_size_um: float, fraction_in_field: float
     ) -> MeasuredProfile:
         """Normalise ``flat - dark``; see `Beam.measured`."""
-        image = np.asarray(flat, dtype=np.float64) - np.asarray(dark, dtype=np.float64)
+        lit, unlit = np.asarray(flat, dtype=np.float64), np.asarray(dark, dtype=np.float64)
+        if unlit.shape not in ((), lit.shape):
+            raise ValueError(f"flat field {lit.shape} and dark field {unlit.shape} differ in shape")
+        image = lit - unlit
         if image.ndim != 2 or min(image.shape) < 2:
             raise ValueError(f"a flat field has two dimensions, this one has shape {image.shape}")
         if not np.isfinite(image).all():
@@ -218,6 +223,11 @@ class MeasuredProfile:
         if not total > 0:
             raise ValueError("flat minus dark holds no photons; are the two images swapped, or was the shutter closed?")
         return cls(image * (fraction_in_field / (total * pixel_size_um**2 * CM2_PER_UM2)), float(pixel_size_um))
+
+    @property
+    def fraction_in_field(self) -> float:
+        """Fraction of the whole beam that falls on the image."""
+        return float(self.density_per_cm2.sum() * self.pixel_size_um**2 * CM2_PER_UM2)
 
     @property
     def fwhm_um(self) -> tuple[float, float]:
@@ -236,7 +246,10 @@ class MeasuredProfile:
 
     def kernel(self, grid_um: float, offset_um: tuple[float, float] = (0.0, 0.0)) -> FloatArray:
         """See `Profile.kernel`. Area-weighted; an offset splits every pixel over its neighbours and keeps the sum."""
-        return shift_bilinear(_resampled(self, grid_um), offset_um[1] / grid_um, offset_um[0] / grid_um)
+        padded = _resampled(self, float(grid_um))
+        if offset_um[0] == 0 and offset_um[1] == 0:
+            return unpad(padded)
+        return shift_padded(padded, offset_um[1] / grid_um, offset_um[0] / grid_um)
 
     def record(self) -> tuple[str, bytes | None]:
         """See `Profile.record`."""
@@ -282,46 +295,13 @@ def profile_id(profile: Profile) -> str:
     return hashlib.sha256(profile.record()[0].encode()).hexdigest()[:16]
 
 
-def shift_bilinear(kernel: FloatArray, rows: float, columns: float) -> FloatArray:
-    """Move a kernel by a fraction of a pixel, keeping its sum.
-
-    Parameters
-    ----------
-    kernel
-        (ny, nx) float64.
-    rows, columns
-        Shift, pixels, each within [-1, 1].
-
-    Returns
-    -------
-    numpy.ndarray
-        (ny + 2, nx + 2), with the same middle pixel; `kernel` itself when both shifts are 0.
-    """
-    if rows == 0 and columns == 0:
-        return kernel
-    if not (abs(rows) <= 1 and abs(columns) <= 1):
-        raise ValueError(f"sub-pixel shift ({rows:g}, {columns:g}) is larger than a pixel")
-    tall = np.zeros((kernel.shape[0] + 2, kernel.shape[1]))
-    tall[1:-1] = kernel * (1 - abs(rows))
-    neighbour = slice(2, None) if rows > 0 else slice(0, -2)
-    tall[neighbour] += kernel * abs(rows)
-    wide = np.zeros((tall.shape[0], tall.shape[1] + 2))
-    wide[:, 1:-1] = tall * (1 - abs(columns))
-    neighbour = slice(2, None) if columns > 0 else slice(0, -2)
-    wide[:, neighbour] += tall * abs(columns)
-    return wide
-
-
 @lru_cache(maxsize=8)
 def _resampled(profile: MeasuredProfile, grid_um: float) -> FloatArray:
-    """Area-weighted mean of a measured profile on pixels of `grid_um`, odd shape, read-only."""
-    matrices = []
-    for size in profile.density_per_cm2.shape:
-        half_um = size * profile.pixel_size_um / 2
-        edges = _edges(half_um, grid_um, 0.0)
-        source = np.linspace(-half_um, half_um, size + 1)
-        overlap = np.minimum(edges[1:, None], source[None, 1:]) - np.maximum(edges[:-1, None], source[None, :-1])
-        matrices.append(np.clip(overlap, 0.0, None) / grid_um)
-    kernel = np.ascontiguousarray(matrices[0] @ profile.density_per_cm2 @ matrices[1].T)
-    kernel.setflags(write=False)
-    return kernel
+    """Area-weighted mean of a measured profile on pixels of `grid_um`, odd shape, padded for shifts, read-only."""
+    rows, columns = (
+        _edges(size * profile.pixel_size_um / 2, grid_um, 0.0) / profile.pixel_size_um
+        for size in profile.density_per_cm2.shape
+    )
+    padded = pad_for_shift(resample_area(profile.density_per_cm2, rows, columns))
+    padded.setflags(write=False)
+    return padded

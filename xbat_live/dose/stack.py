@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,11 +24,14 @@ from xbat_live.dose.cross_sections import (
 )
 from xbat_live.dose.materials import Material
 
+logger = logging.getLogger(__name__)
+
 Where = Literal["mean", "front", "back"]
 
 MIN_THICKNESS_UM = 1e-4
 MAX_THICKNESS_UM = 1e5
 _MILLIMETRE_SLIP_UM = (5e-3, 5e-2)
+_MILLIMETRE_DOUBT_UM = 0.5
 _CM_PER_UM = 1e-4
 _G_PER_KG = 1e3
 
@@ -45,8 +49,8 @@ class Layer:
     parts
         Volume fraction by material; what is missing to 1 is void.
     thin_film
-        Confirms a thickness of 5 to 50 nm. Without it such a value is taken for a 5 to 50 um layer written in mm and
-        refused.
+        Confirms a thickness of 5 to 500 nm. Without it 5 to 50 nm is taken for a 5 to 50 um layer written in mm and
+        refused; up to 500 nm there is a warning in the log.
 
     Raises
     ------
@@ -63,7 +67,7 @@ class Layer:
     def __post_init__(self) -> None:
         where = f"layer {self.name!r}"
         thickness = self.thickness_um
-        if not self.name:
+        if not (isinstance(self.name, str) and self.name):
             raise ValueError("a layer needs a name")
         if not MIN_THICKNESS_UM <= thickness <= MAX_THICKNESS_UM:
             raise ValueError(
@@ -74,6 +78,14 @@ class Layer:
             raise ValueError(
                 f"{where}: thickness {thickness:g} um looks like millimetres; did you mean {thickness * 1000:g} um? "
                 "A film that thin needs thin_film=True"
+            )
+        if _MILLIMETRE_SLIP_UM[1] <= thickness < _MILLIMETRE_DOUBT_UM and not self.thin_film:
+            logger.warning(
+                "%s: %g um is thin; if it is %g um, the thickness was given in mm", where, thickness, thickness * 1000
+            )
+        if not isinstance(self.parts, Mapping) or not all(isinstance(part, Material) for part in self.parts):
+            raise ValueError(
+                f"{where}: parts are given as {{Material: volume fraction}}, e.g. {{oxide: 0.6, electrolyte: 0.4}}"
             )
         object.__setattr__(self, "parts", dict(self.parts))
         if not self.parts:
@@ -141,10 +153,12 @@ class LayerStack:
     tilt_deg: float = 0.0
 
     def __init__(self, layers: Iterable[Layer], tilt_deg: float = 0.0) -> None:
+        if isinstance(layers, Layer):
+            raise ValueError("a stack is given as a list of layers, in beam order: LayerStack([layer, ...])")
         object.__setattr__(self, "layers", tuple(layers))
         object.__setattr__(self, "tilt_deg", float(tilt_deg))
-        if not self.layers:
-            raise ValueError("a stack needs at least one layer")
+        if not self.layers or not all(isinstance(layer, Layer) for layer in self.layers):
+            raise ValueError("a stack needs at least one layer, and consists of layers only")
         names = [layer.name for layer in self.layers]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -198,6 +212,16 @@ class LayerStack:
         index = self._index(layer_name)
         energies = check_energy(energy_ev)
         return _like(energy_ev, self._transmission_before(index, energies, "attenuation"))
+
+    def optical_depth(self, layer_name: str, energy_ev: npt.ArrayLike, model: str = "attenuation") -> FloatArray:
+        """Return mu t of a layer along the beam, (tilt included), an array of the shape of `energy_ev` (eV).
+
+        Raises
+        ------
+        ValueError
+            Unknown layer or model; energy outside the tables.
+        """
+        return self._depth(self.layer(layer_name), check_energy(energy_ev), check_model(model))
 
     @overload
     def dose_per_fluence(
@@ -282,6 +306,7 @@ class LayerStack:
                 {
                     "name": layer.name,
                     "thickness_um": layer.thickness_um,
+                    **({"thin_film": True} if layer.thin_film else {}),
                     "parts": [
                         {**material.as_dict(), "volume_fraction": fraction}
                         for material, fraction in layer.parts.items()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbat_live.dose import Beam, DoseGrid, Layer, LayerStack, Material
+from xbat_live.dose import DOSE_MODELS, Beam, DoseGrid, Layer, LayerStack, Material
 from xbat_live.dose.cross_sections import ELECTRONVOLT_J, check_energy, mass_attenuation
 
 FORMULAS = ("LiNiO2", "LiNi0.6Mn0.2Co0.2O2", "LiFePO4", "C", "C4H8O3", "SiO2", "Cu", "Al")
@@ -29,16 +29,81 @@ def build(rows):
 
 
 @quick
-@given(rows=layers, energy_ev=energies)
-def test_energy_balance_incident_is_absorbed_plus_transmitted(rows, energy_ev):
-    stack = build(rows)
+@given(rows=layers, energy_ev=energies, tilt=st.floats(0, 80))
+def test_energy_balance_incident_is_absorbed_plus_transmitted(rows, energy_ev, tilt):
+    stack = LayerStack(build(rows).layers, tilt)
+    longer = 1 / np.cos(np.radians(tilt))  # mass per cm2 across the beam
     absorbed_j_per_photon = 0.0
     for layer in stack.layers:
         for material, fraction in layer.parts.items():
-            kg_per_cm2 = material.density_g_cm3 * fraction * layer.thickness_um * 1e-4 * 1e-3
+            kg_per_cm2 = material.density_g_cm3 * fraction * layer.thickness_um * longer * 1e-4 * 1e-3
             absorbed_j_per_photon += stack.dose_per_fluence(energy_ev, layer.name, material.name) * kg_per_cm2
     incident = energy_ev * ELECTRONVOLT_J
     assert absorbed_j_per_photon + incident * stack.transmission(energy_ev) == pytest.approx(incident, rel=1e-9)
+
+
+@quick
+@given(rows=layers, energy_ev=energies, tilt=st.floats(0, 80))
+def test_a_tilt_acts_as_thicker_layers(rows, energy_ev, tilt):
+    stack = build(rows)
+    longer = 1 / np.cos(np.radians(tilt))
+    tilted = LayerStack(stack.layers, tilt)
+    thicker = LayerStack(Layer(layer.name, layer.thickness_um * longer, layer.parts) for layer in stack.layers)
+    assert tilted.transmission(energy_ev) == pytest.approx(
+        stack.transmission(energy_ev) ** longer, rel=1e-9, abs=1e-300
+    )
+    for layer in stack.layers:
+        for where in ("mean", "front", "back"):
+            assert tilted.dose_per_fluence(energy_ev, layer.name, "solid", where=where) == pytest.approx(
+                thicker.dose_per_fluence(energy_ev, layer.name, "solid", where=where), rel=1e-9, abs=1e-300
+            )
+
+
+@quick
+@given(rows=layers, energy_ev=energies, model=st.sampled_from(DOSE_MODELS))
+def test_a_mean_lies_between_front_and_back_and_a_layer_between_its_materials(rows, energy_ev, model):
+    stack = build(rows)
+    name = stack.layers[-1].name
+    front, mean, back = (
+        stack.dose_per_fluence(energy_ev, name, "solid", model, where) for where in ("front", "mean", "back")
+    )
+    assert back <= mean * (1 + 1e-12)
+    assert mean <= front * (1 + 1e-12)
+    assert stack.layer_dose_per_fluence(energy_ev, name, model) == pytest.approx(mean, rel=1e-12)
+
+
+@quick
+@given(rows=layers, scan=st.lists(energies, min_size=1, max_size=6))
+def test_an_array_of_energies_is_its_energies_one_by_one(rows, scan):
+    stack = build(rows)
+    together = stack.dose_per_fluence(np.array(scan), "0", "solid", "energy")
+    assert together.tolist() == pytest.approx(
+        [stack.dose_per_fluence(one, "0", "solid", "energy") for one in scan], rel=1e-12
+    )
+
+
+@quick
+@given(energy_ev=energies, first=st.floats(0.05, 0.95), tilt=st.floats(0, 60))
+def test_a_layers_mean_dose_is_that_of_its_materials_by_mass(energy_ev, first, tilt):
+    stack = LayerStack([Layer("mix", 30, {ACTIVE: first, SOLVENT: 1 - first})], tilt)
+    masses = {"oxide": ACTIVE.density_g_cm3 * first, "solvent": SOLVENT.density_g_cm3 * (1 - first)}
+    mean = sum(mass * stack.dose_per_fluence(energy_ev, "mix", name) for name, mass in masses.items()) / sum(
+        masses.values()
+    )
+    assert stack.layer_dose_per_fluence(energy_ev, "mix") == pytest.approx(mean, rel=1e-12)
+
+
+@quick
+@given(flux=st.floats(1e3, 1e14), seconds=st.floats(0, 1e5), factor=st.floats(0.1, 10))
+def test_fluence_is_linear_in_time_and_flux(flux, seconds, factor):
+    once = Beam.gaussian(flux, (20, 10)).fluence_map(seconds, 1.0)
+    np.testing.assert_allclose(
+        Beam.gaussian(flux, (20, 10)).fluence_map(seconds * factor, 1.0), once * factor, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        Beam.gaussian(flux * factor, (20, 10)).fluence_map(seconds, 1.0), once * factor, rtol=1e-12
+    )
+    assert once.sum() * 1e-8 == pytest.approx(flux * seconds, rel=1e-9)
 
 
 @quick
@@ -112,7 +177,10 @@ def test_a_measured_profile_keeps_its_photons_and_its_place(x_um, y_um):
     grid = DoseGrid(1.0, tile_px=32)
     window = grid.deposit(x_um, y_um, beam.kernel(1.0), gray_cm2=2.0)
     patch = grid.patch(window)
-    assert patch.sum() * 1e-8 == pytest.approx(2.0 * 0.7, rel=1e-9)
+    row, column, offset_x, offset_y = grid.locate(x_um, y_um)
+    kernel = beam.kernel(1.0, (offset_x, offset_y))  # the account's way to the same
+    np.testing.assert_allclose(grid.patch(grid.place(row, column, kernel.shape)), kernel * 2.0, rtol=1e-12, atol=1e-9)
+    assert patch.sum() * 1e-8 == pytest.approx(2.0 * 0.7, rel=1e-12)
     centred = beam.kernel(1.0)
     bias = ((centred.sum(axis=0) * (np.arange(centred.shape[1]) - centred.shape[1] // 2)).sum()) / centred.sum()
     moment = (patch.sum(axis=0) * (np.arange(window.col0, window.col1) + 0.5)).sum() / patch.sum()
