@@ -65,6 +65,7 @@ class Twin:
         self._stage = StageModel(self.settings)
         self._energy_ev = settings.energy_ev
         self._attenuation = 1.0
+        self._ring_share = 1.0
         self._shutter = ShutterLog()
         self._settled_s = clock()
         self._dose = DoseTruth(settings, self._beam)
@@ -140,6 +141,20 @@ class Twin:
             self._settle(self._clock())
             self._attenuation = float(transmission)
 
+    def set_ring_share(self, share: float) -> None:
+        """Share of the ring's current (0..1) that is left from now on: 0 is a trip, back to 1 a refill.
+
+        Raises
+        ------
+        ValueError
+            Outside 0..1.
+        """
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"share of the ring current {share}: must be within 0 .. 1")
+        with self._lock:
+            self._settle(self._clock())
+            self._ring_share = float(share)
+
     def open_shutter(self, at_s: float) -> None:
         """Note that the shutter was opened at clock time `at_s`."""
         with self._lock:
@@ -173,7 +188,7 @@ class Twin:
 
     def ring_ma(self) -> float:
         """Ring current, mA."""
-        return ring_current_ma(self.settings, self.twin_time_s())
+        return self._ring_share * ring_current_ma(self.settings, self.twin_time_s())
 
     def drift_um(self) -> tuple[float, float]:
         """Return the true drift (x, y), um."""
@@ -295,7 +310,8 @@ class Twin:
         return stage_yx[0] - drift_y, stage_yx[1] - drift_x
 
     def _relative_flux(self, clock_s: float) -> float:
-        return self._attenuation * ring_current_ma(self.settings, self._time.at(clock_s)) / self.settings.ring_ma
+        ring_ma = self._ring_share * ring_current_ma(self.settings, self._time.at(clock_s))
+        return self._attenuation * ring_ma / self.settings.ring_ma
 
     def _settle(self, now_s: float, from_yx: tuple[float, float] | None = None) -> None:
         """Deposit the dose since the last call, along a straight way from `from_yx` where the stage moved."""
