@@ -34,11 +34,7 @@ def check(config: ExperimentConfig, beamline: TxmBeamline, account: DoseAccount)
 
 def _positions(config: ExperimentConfig, beamline: TxmBeamline) -> Iterator[str]:
     plan = config.plan
-    wanted = [("plan.reference", plan.reference_um)]
-    wanted += [
-        (f"plan.spot + plan.fields[{i}]", (plan.spot_um[0] + dx, plan.spot_um[1] + dy))
-        for i, (dx, dy) in enumerate(plan.fields_um)
-    ]
+    wanted = [("plan.reference", plan.reference_um), *plan.positions_um().items()]
     for key, position in wanted:
         for axis, value_um, motor in zip("xy", position, (beamline.stage.x, beamline.stage.y), strict=True):
             low_um, high_um = motor.limits

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from xbat_live.units import CRateQuantity, Quantity
 
 Seconds = Annotated[float, Quantity("s", minimum=0)]
+PositiveSeconds = Annotated[float, Quantity("s", minimum=1e-4)]
 Exposure = Annotated[float, Quantity("s", minimum=1e-4, maximum=600)]
 Micrometres = Annotated[float, Quantity("um")]
 PositiveMicrometres = Annotated[float, Quantity("um", minimum=1e-6)]
@@ -240,7 +241,15 @@ class WatchdogSection(_Section):
 class PlanSection(_Section):
     """What is done."""
 
-    name: Literal["operando_txm_series", "xanes_series"] = "operando_txm_series"
+    name: Literal[
+        "operando_txm_series",
+        "xanes_series",
+        "move_every_scan",
+        "graded_exposure",
+        "intermittent_series",
+        "attenuated_series",
+        "fresh_spots_protocol",
+    ] = "operando_txm_series"
     n_points: int = Field(56, ge=1, le=10_000_000)
     """Time points of the series (xanes_series: repeats of the spectrum)."""
     period_s: Seconds = Field(900.0, alias="period")
@@ -263,11 +272,74 @@ class PlanSection(_Section):
     energies_ev: tuple[EnergyEv, ...] = Field((), alias="energies")
     """xanes_series: the energies."""
 
+    area_um: Rectangle | None = Field(None, alias="area")
+    """move_every_scan: rectangle (x0, x1, y0, y1) of the grid, sample coordinates."""
+    step_um: tuple[PositiveMicrometres, PositiveMicrometres] | None = Field(None, alias="step")
+    """move_every_scan: distance (x, y) of the positions, at least the beam's footprint."""
+    revisit: bool = False
+    """move_every_scan: go round the grid again when it is used up."""
+    locations_um: tuple[tuple[Micrometres, Micrometres], ...] = Field((), alias="locations")
+    """graded_exposure: sample coordinates (x, y), farther apart than the beam's footprint."""
+    exposures_s: tuple[PositiveSeconds, ...] = Field((), alias="exposures")
+    """graded_exposure: exposure per visit of each location; cut into frames no longer than ``camera.exposure``."""
+    rest_s: Seconds = Field(0.0, alias="rest")
+    """intermittent_series: least time with the shutter closed after every exposure."""
+    transmission: float | None = Field(None, gt=0, le=1)
+    """attenuated_series: transmission of the attenuator during the run."""
+    keep_counts: bool = False
+    """attenuated_series: exposures longer by 1 / transmission."""
+    fresh: tuple[Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")], ...] = ("A", "B")
+    """fresh_spots_protocol: labels of the fresh spots."""
+    fresh_guard_um: Micrometres | None = Field(None, alias="fresh_guard")
+    """fresh_spots_protocol: least distance from a fresh footprint to a dosed pixel; left out: ``dose.guard_distance``."""
+    n_ocv: int = Field(120, ge=0, le=1_000_000)
+    """fresh_spots_protocol: frames at open circuit."""
+    n_fresh: int = Field(120, ge=0, le=1_000_000)
+    """fresh_spots_protocol: frames of every spot of the charged cell."""
+    charge_rate_per_h: CRate = Field(0.25, alias="charge_rate")
+    """fresh_spots_protocol: rate of the charge."""
+    charge_to_v: Volt = Field(4.3, alias="charge_to")
+    """fresh_spots_protocol: voltage that is charged to and held."""
+    charge_timeout_s: Seconds = Field(28800.0, alias="charge_timeout")
+    """fresh_spots_protocol: longest charge."""
+    hold_s: Seconds = Field(10800.0, alias="hold")
+    """fresh_spots_protocol: time at the voltage with the first spot irradiated."""
+
     @model_validator(mode="after")
-    def _energies(self) -> PlanSection:
-        if self.name == "xanes_series" and not self.energies_ev:
-            raise ValueError('xanes_series needs energies, e.g. energies = ["8320 eV", "8345 eV"]')
+    def _complete(self) -> PlanSection:
+        needs = {
+            "xanes_series": (bool(self.energies_ev), 'energies, e.g. energies = ["8320 eV", "8345 eV"]'),
+            "move_every_scan": (
+                self.area_um is not None and self.step_um is not None,
+                'area and step, e.g. area = ["-80 um", "80 um", "-80 um", "80 um"], step = ["45 um", "45 um"]',
+            ),
+            "graded_exposure": (
+                len(self.locations_um) == len(self.exposures_s) > 0,
+                'one exposure per location, e.g. locations = [["-60 um", "0 um"], ["60 um", "0 um"]], exposures = ["2.5 s", "98 s"]',
+            ),
+            "attenuated_series": (self.transmission is not None, "transmission, e.g. transmission = 0.1"),
+        }
+        given, what = needs.get(self.name, (True, ""))
+        if not given:
+            raise ValueError(f"{self.name} needs {what}")
         return self
+
+    def positions_um(self) -> dict[str, tuple[float, float]]:
+        """Return where the plan goes on the sample, by what names it in the file; positions that it finds itself are left out."""
+        if self.name == "graded_exposure":
+            return {f"plan.locations[{i}]": place for i, place in enumerate(self.locations_um)}
+        if self.name == "move_every_scan" and self.area_um is not None:
+            x0, x1, y0, y1 = self.area_um
+            corners = ((x0, y0), (x1, y0), (x0, y1), (x1, y1))
+            return {
+                f"plan.area, corner {n + 1} + plan.fields[{i}]": (x + dx, y + dy)
+                for i, (dx, dy) in enumerate(self.fields_um)
+                for n, (x, y) in enumerate(corners)
+            }
+        if self.name == "fresh_spots_protocol":
+            return {"plan.spot": self.spot_um}
+        x, y = self.spot_um
+        return {f"plan.spot + plan.fields[{i}]": (x + dx, y + dy) for i, (dx, dy) in enumerate(self.fields_um)}
 
 
 class ArchiveSection(_Section):

@@ -1,52 +1,62 @@
 """Plan stubs, preprocessors and plans of a dose-aware TXM beamline."""
 
+from xbat_live.plans.bulletin import DoseWarning
 from xbat_live.plans.cycling import TimedStep
-from xbat_live.plans.guard import (
-    Delivery,
-    DoseGuard,
-    ExposureFailed,
-    FluxCalibration,
-    close_shutter,
-    dose_guard_wrapper,
-    guarded_exposure,
-)
+from xbat_live.plans.exposure import Delivery, ExposureFailed, guarded_exposure
+from xbat_live.plans.fly import guarded_flight
+from xbat_live.plans.fresh_spots import fresh_spots_protocol
+from xbat_live.plans.guard import POLICIES, DoseGuard, FluxCalibration, close_shutter
+from xbat_live.plans.low_rate import attenuated, attenuated_series, intermittent_series
 from xbat_live.plans.operando import operando_txm_series
-from xbat_live.plans.protocols import AnalysedFrame, LiveAnalysis
+from xbat_live.plans.protocols import AnalysedFrame, Divisible, FluxMonitor, LiveAnalysis, NeedsBeam, SpotChooser
 from xbat_live.plans.series import (
     DriftPolicy,
     LimitBelowOneFrame,
     NoFreshSpot,
     Series,
     SeriesSummary,
-    SpotChooser,
     measure_field,
     measure_spot,
     relocate,
 )
+from xbat_live.plans.strategies import graded_exposure, move_every_scan
 from xbat_live.plans.stubs import Target, expose, move_to_spot, take_darks, take_flats
+from xbat_live.plans.wrapper import dose_guard_wrapper
 from xbat_live.plans.xanes import xanes_series
 
 __all__ = [
+    "POLICIES",
     "AnalysedFrame",
     "Delivery",
+    "Divisible",
     "DoseGuard",
+    "DoseWarning",
     "DriftPolicy",
     "ExposureFailed",
     "FluxCalibration",
+    "FluxMonitor",
     "LimitBelowOneFrame",
     "LiveAnalysis",
+    "NeedsBeam",
     "NoFreshSpot",
     "Series",
     "SeriesSummary",
     "SpotChooser",
     "Target",
     "TimedStep",
+    "attenuated",
+    "attenuated_series",
     "close_shutter",
     "dose_guard_wrapper",
     "expose",
+    "fresh_spots_protocol",
+    "graded_exposure",
     "guarded_exposure",
+    "guarded_flight",
+    "intermittent_series",
     "measure_field",
     "measure_spot",
+    "move_every_scan",
     "move_to_spot",
     "operando_txm_series",
     "relocate",

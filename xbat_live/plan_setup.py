@@ -1,0 +1,134 @@
+"""From a configuration to a plan: which plan, with which arguments, on whatever devices are given. Needs no beamline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from bluesky.utils import MsgGenerator
+
+from xbat_live import dose
+from xbat_live.config import ExperimentConfig, ProtocolStep
+from xbat_live.devices import PotentiostatStep
+from xbat_live.plans import (
+    DoseGuard,
+    DriftPolicy,
+    SeriesSummary,
+    SpotChooser,
+    TimedStep,
+    attenuated_series,
+    fresh_spots_protocol,
+    graded_exposure,
+    intermittent_series,
+    move_every_scan,
+    operando_txm_series,
+    xanes_series,
+)
+
+if TYPE_CHECKING:
+    from xbat_live.devices import TxmBeamline
+    from xbat_live.plans import LiveAnalysis
+
+SPOT_STEP_UM = 5.0
+ANYWHERE_UM = (-1e6, 1e6)
+PLANS: dict[str, Callable[..., MsgGenerator[SeriesSummary]]] = {
+    plan.__name__: plan
+    for plan in (
+        operando_txm_series,
+        xanes_series,
+        move_every_scan,
+        graded_exposure,
+        intermittent_series,
+        attenuated_series,
+        fresh_spots_protocol,
+    )
+}
+
+
+def make_plan(
+    config: ExperimentConfig,
+    beamline: TxmBeamline,
+    guard: DoseGuard,
+    analysis: LiveAnalysis,
+    choose_spot: SpotChooser,
+    *,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[SeriesSummary]:
+    """Return the plan that `config` names, with its arguments; `md` joins what the start document says."""
+    section = config.plan
+    options: dict[str, Any] = {
+        **{name: getattr(section, name) for name in type(section).model_fields if name != "name"},
+        "exposure_s": config.camera.exposure_s,
+        "policy": config.dose.policy,
+        "drift": DriftPolicy(enabled=section.correct_drift),
+        "protocol": tuple(timed_step(step) for step in config.protocol),
+        "guard_um": config.dose.guard_um if section.fresh_guard_um is None else section.fresh_guard_um,
+        "c_rate_per_h": section.charge_rate_per_h,
+        "md": {**plan_metadata(config), **(md or {})},
+    }
+    plan = PLANS[section.name]
+    arguments = signature(plan).parameters  # every plan takes what it has a use for
+    chosen = {name: value for name, value in options.items() if name in arguments}
+    return plan(beamline, guard, analysis, choose_spot, **chosen)
+
+
+def plan_metadata(config: ExperimentConfig) -> dict[str, Any]:
+    """Return what the start document says about sample and operator."""
+    sample = config.sample
+    return {
+        "sample": sample.name,
+        "cell": sample.cell,
+        "edge": sample.edge,
+        "material": sample.material,
+        "operator": config.operator,
+        "pixel_size_um": config.camera.pixel_size_um,
+        "dose_limit_gy": config.dose.limit_gy,
+        "dose_model": config.dose.model,
+    }
+
+
+def spot_chooser(
+    config: ExperimentConfig,
+    guard: DoseGuard,
+    travel_um: tuple[tuple[float, float], tuple[float, float]] = (ANYWHERE_UM, ANYWHERE_UM),
+) -> SpotChooser:
+    """Return the function that finds the nearest fresh spot of the sample.
+
+    Parameters
+    ----------
+    travel_um
+        Limits of the stage in x and in y, um; a motor record with equal limits has none.
+    """
+    width_um, height_um = config.sample.size_um
+    (x0, x1), (y0, y1) = (limits if limits[0] < limits[1] else ANYWHERE_UM for limits in travel_um)
+
+    def choose(x_um: float, y_um: float) -> tuple[float, float] | None:
+        return dose.next_spot(
+            guard.account,
+            (x_um, y_um),
+            footprint_um=guard.account.beam.footprint_um,
+            guard_um=config.dose.guard_um,
+            bounds_um=(-width_um / 2, width_um / 2, -height_um / 2, height_um / 2),
+            stage_limits_um=(x0, x1, y0, y1),
+            step_um=SPOT_STEP_UM,
+            offsets_um=config.plan.fields_um,
+            drift_um=guard.drift_um(),
+            forbidden_um=config.sample.forbidden_um,
+        )
+
+    return choose
+
+
+def timed_step(step: ProtocolStep) -> TimedStep:
+    """Return a step of the protocol as the plans want it."""
+    return TimedStep(
+        PotentiostatStep(
+            mode=step.mode,
+            c_rate_per_h=(-1 if step.discharge else 1) * step.c_rate_per_h if step.c_rate_per_h is not None else None,
+            hold_v=step.hold_v,
+            cutoff_high_v=step.cutoff_high_v,
+            cutoff_low_v=step.cutoff_low_v,
+        ),
+        step.duration_s,
+    )
