@@ -14,18 +14,30 @@ from xbat_live.dose.grid import DoseGrid
 from xbat_live.dose.ledger import Entry, Ledger, LedgerCorrupt, LedgerError, LedgerLocked, LedgerTooNew, Record
 from xbat_live.dose.limits import DoseLimit, format_gy
 from xbat_live.dose.materials import Material
-from xbat_live.dose.spots import next_spot
+from xbat_live.dose.rate_map import DoseRateReport, dose_rate_map, dose_rate_report
+from xbat_live.dose.rate_masks import DoseMasks, dose_masks, dose_rate_histogram
+from xbat_live.dose.spectrum import Spectrum, scan_dose_per_fluence
+from xbat_live.dose.spots import electron_range_um, guard_distance_um, next_spot, spill_over_gy
 from xbat_live.dose.stack import Layer, LayerStack
+from xbat_live.dose.status import AccountStatus, LimitState, OpenTimeMap, RateMap, SpotDose
+from xbat_live.dose.tracks import DoseTarget
+from xbat_live.dose.uncertainty import DoseUncertainty, relative_dose_uncertainty
+from xbat_live.dose.verify import VerifyReport
 
 __all__ = [
     "DOSE_MODELS",
     "UNLIMITED",
+    "AccountStatus",
     "Beam",
     "DoseAccount",
     "DoseGrid",
     "DoseLimit",
     "DoseMap",
+    "DoseMasks",
+    "DoseRateReport",
     "DoseRefused",
+    "DoseTarget",
+    "DoseUncertainty",
     "Entry",
     "ExposureRequest",
     "FootprintDose",
@@ -36,11 +48,26 @@ __all__ = [
     "LedgerError",
     "LedgerLocked",
     "LedgerTooNew",
+    "LimitState",
     "Material",
+    "OpenTimeMap",
+    "RateMap",
     "Record",
     "Reservation",
     "Settlement",
+    "Spectrum",
+    "SpotDose",
+    "VerifyReport",
+    "dose_masks",
+    "dose_rate_histogram",
+    "dose_rate_map",
+    "dose_rate_report",
+    "electron_range_um",
     "format_gy",
+    "guard_distance_um",
     "next_spot",
     "presets",
+    "relative_dose_uncertainty",
+    "scan_dose_per_fluence",
+    "spill_over_gy",
 ]

@@ -2,57 +2,53 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
-import sys
-import threading
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
+from xbat_live.dose.account_view import UNLIMITED, AccountView
 from xbat_live.dose.beam import Beam, check_flux
-from xbat_live.dose.cross_sections import check_model
 from xbat_live.dose.exposure import (
-    DoseMap,
     DoseRefused,
     ExposureRequest,
-    FootprintDose,
+    PriorDose,
     Reservation,
     Settlement,
     check_open_time,
 )
-from xbat_live.dose.gate import NOTHING, Gate, Prospect
-from xbat_live.dose.ledger import Entry, Ledger, LedgerError
+from xbat_live.dose.ledger import Entry, Kind, Ledger, LedgerError, Record
 from xbat_live.dose.limits import DoseLimit
-from xbat_live.dose.profiles import Profile, profile_id
-from xbat_live.dose.replay import recorded
-from xbat_live.dose.sample_map import Patch, SampleMap
+from xbat_live.dose.profiles import Profile
+from xbat_live.dose.replay import given_at
+from xbat_live.dose.snapshots import Keeper
 from xbat_live.dose.stack import LayerStack
+from xbat_live.dose.state import Pending, Writer
+from xbat_live.dose.tracks import DoseTarget
+from xbat_live.dose.writing import exposure_entry, prior_entry
 
 logger = logging.getLogger(__name__)
 
-MODEL_VERSION = 1
-UNLIMITED = sys.maxsize
+SNAPSHOT_EVERY = 20_000
 
 
-class DoseAccount:
-    """Dose of one material of one sample, on a map in sample coordinates.
+class DoseAccount(AccountView):
+    """Dose of one or several materials of one sample, on maps in sample coordinates.
 
-    The map is what the ledger says: opening the account replays all records in their order, which gives the identical
-    map, and reservations that were never ended (a crash, a kill) count in full. May be used from several threads.
+    The map is what the ledger says: opening the account replays its records in their order, from the last snapshot on,
+    which gives the identical map, and reservations that were never ended (a crash, a kill) count in full. Decisions are
+    taken on the true peak on the sample plus k sigma, see `Gate`. May be used from several threads.
 
     Parameters
     ----------
     ledger
         The sample's ledger; one opened for reading only gives an account that can be asked but not charged.
     stack, layer, material
-        What the beam meets, and whose dose is counted.
+        What the beam meets, and whose dose is counted: the primary target.
     beam
         Shape of the beam (the flux comes with every request).
     limits
-        Dose and rate limits, all for `material` and `model`.
+        Dose and rate limits for `model`, each for a material that is tracked.
     model
         Dose definition; thresholds of the literature are in ``attenuation``.
     sigma_rel, k_sigma
@@ -62,11 +58,16 @@ class DoseAccount:
     outline_um
         Size (x, y) of the sample, centred on sample coordinate (0, 0), um; dose beside it neither counts nor limits.
         None: everywhere.
+    also
+        Further targets, each with a map of its own.
+    snapshot_every
+        Records between two snapshots, which bound the time of opening.
 
     Raises
     ------
     ValueError
-        Unknown layer, material or model; a limit for another material or in another dose definition; a grid too coarse.
+        Unknown layer, material or model; a limit for a material that is not tracked or in another dose definition; a
+        grid too coarse.
     LedgerError
         The ledger is damaged or cannot be written.
     """
@@ -85,110 +86,36 @@ class DoseAccount:
         k_sigma: float = 1.0,
         grid_um: float = 1.0,
         outline_um: tuple[float, float] | None = None,
+        also: Iterable[DoseTarget] = (),
+        snapshot_every: int = SNAPSHOT_EVERY,
     ) -> None:
-        check_model(model)
-        stack.layer(layer).material(material)
-        self.ledger, self.stack, self.beam = ledger, stack, beam
-        self.layer, self.material, self.model = layer, material, model
-        self.grid_um, self.outline_um = float(grid_um), outline_um
-        self.limits = tuple(limits)
-        self._gate = Gate(self.limits, sigma_rel, k_sigma)
-        self._gate.check_stated_for(material, model)
-        if not grid_um <= min(beam.fwhm_um) / 5 * (1 + 1e-9):
-            raise ValueError(
-                f"map pixel {grid_um:g} um is too coarse for a beam {min(beam.fwhm_um):g} um wide; "
-                f"use at most a fifth of it, {min(beam.fwhm_um) / 5:g} um (are all sizes in um?)"
-            )
-        self._map = SampleMap(self.grid_um, outline_um)
-        self._lock = threading.RLock()
-        self._pending: dict[int, ExposureRequest] = {}
-        self._counts = {"reserve": 0, "settle": 0, "void": 0, "unreserved": 0, "note": 0}
-        self._open_time_s = 0.0
-        self._gray_cm2 = lru_cache(maxsize=256)(self._compute_gray_cm2)
-        model_content = json.dumps(
-            {"version": MODEL_VERSION, "model": model, "layer": layer, "material": material, "stack": stack.as_dict()},
-            sort_keys=True,
+        super().__init__(
+            ledger,
+            stack=stack,
+            beam=beam,
+            limits=limits,
+            primary=DoseTarget(layer, material),
+            also=also,
+            model=model,
+            sigma_rel=sigma_rel,
+            k_sigma=k_sigma,
+            grid_um=grid_um,
+            outline_um=outline_um,
         )
-        self._model_id = hashlib.sha256(model_content.encode()).hexdigest()[:16]
-        self._profile_id = profile_id(beam.profile)
+        self._keeper = Keeper(ledger, self._settings, snapshot_every, self._kept_seq)
+        self._keeper.whole = not self._reader.guessed
         if not ledger.read_only:
-            ledger.define(self._model_id, "model", model_content)
-            ledger.define(self._profile_id, "profile", *beam.profile.record())
-        self._replay()
+            ledger.before_close(self._close)
 
-    # -- questions ---------------------------------------------------------------------------------------------------
-
-    def predict(self, request: ExposureRequest) -> float:
-        """Return the largest dose that `request` would add on the sample, Gy."""
-        with self._lock:
-            return self._prospect(request, self._patch(request)).added_gy
-
-    def rate_gy_s(self, request: ExposureRequest) -> float:
-        """Return the largest dose rate on the sample during `request`, Gy/s."""
-        return self.predict(request.with_delivery(1.0, request.flux_ph_s))
-
-    def dose_at(self, x_um: float, y_um: float) -> FootprintDose:
-        """Return mean, 99.9th percentile and peak in the beam's footprint around sample coordinate (x, y), um."""
-        with self._lock:
-            return self._map.footprint(x_um, y_um, self.beam.footprint_um)
-
-    def dose_map(self) -> DoseMap:
-        """Return the map with all that was settled and reserved; it covers the sample's outline and all dosed area."""
-        with self._lock:
-            return self._map.full()
-
-    def exposures_left(self, request: ExposureRequest) -> int:
-        """Return how many times in a row `request` would be granted; `UNLIMITED` when no limit applies to it."""
-        with self._lock:
-            patch = self._patch(request)
-            if patch is None:
-                return UNLIMITED
-            now, added = self._map.on_sample(patch)
-            if not added.any():
-                return UNLIMITED
-            left = self._gate.repeats(now, added, self.rate_gy_s(request))
-        return UNLIMITED if math.isinf(left) else int(left)
-
-    @property
-    def lowest_limit_gy(self) -> float | None:
-        """The lowest dose limit that refuses, Gy, or None."""
-        limit = self._gate.lowest_dose_limit
-        return None if limit is None else limit.value
-
-    @property
-    def unsettled(self) -> tuple[int, ...]:
-        """Record numbers of reservations that have not ended; they count in full."""
-        with self._lock:
-            return tuple(self._pending)
-
-    def summary(self) -> dict[str, Any]:
-        """Return definition, limits and state as plain data (JSON) for metadata and status."""
-        with self._lock:
-            return {
-                "model": self.model,
-                "model_version": MODEL_VERSION,
-                "model_id": self._model_id,
-                "layer": self.layer,
-                "material": self.material,
-                "stack": self.stack.as_dict(),
-                "beam": self.beam.as_dict(),
-                "profile_id": self._profile_id,
-                "limits": [limit.as_dict() for limit in self.limits],
-                "sigma_rel": self._gate.sigma_rel,
-                "k_sigma": self._gate.k_sigma,
-                "grid_um": self.grid_um,
-                "outline_um": None if self.outline_um is None else list(self.outline_um),
-                "ledger": str(self.ledger.path),
-                "records": dict(self._counts),
-                "unsettled": len(self._pending),
-                "open_time_s": self._open_time_s,
-                "peak_gy": self._map.peak_gy,
-            }
-
-    # -- charges -----------------------------------------------------------------------------------------------------
-
-    def reserve(self, request: ExposureRequest) -> Reservation:
+    def reserve(self, request: ExposureRequest, *, counter_s: float | None = None) -> Reservation:
         """Grant an exposure and write it to disk before returning; from then on it counts as if it had been given.
+
+        Parameters
+        ----------
+        request
+            The exposure.
+        counter_s
+            The shutter's open-time counter now, s; kept, so that the reservation can be settled without this process.
 
         Raises
         ------
@@ -198,27 +125,36 @@ class DoseAccount:
             Not written, so not granted.
         """
         with self._lock:
-            patch = self._patch(request)
-            prospect = self._prospect(request, patch)
+            outlook = self._outlook(request)
+            states = self._gate.states(outlook)
             try:
-                warnings = self._gate.check(request, prospect) if patch is not None else ()
+                warnings = self._gate.check(request, states) if outlook is not None else ()
             except DoseRefused as refusal:
                 self._note_refusal(request, refusal)
                 raise
-            record = self.ledger.append(self._entry("reserve", request))
-            self._promise(record.seq, request, patch)
-        binding = self._gate.lowest_dose_limit
-        return Reservation(
-            record.seq,
-            request,
-            prospect.before_gy,
-            prospect.after_gy,
-            "" if binding is None else binding.name,
-            math.nan if binding is None else binding.value,
-            warnings,
-        )
+            gray_cm2 = self._gray_cm2(request)
+            record = self._record("reserve", request, gray_cm2, self._profile_id, counter_s=counter_s)
+            if request.on_sample:
+                self._state.last_on_sample = request
+            self._state.promise(record.seq, Pending(request, self._profile_id, self.beam.profile, gray_cm2))
+            if request.on_sample:
+                given = given_at(record.time_monotonic_s, request, self.beam.profile, gray_cm2)
+                self._windows.hold(record.seq, given, ended=False)
+        before_gy, after_gy, _ = self._peaks(outlook)
+        binding = next((s.limit for s in states if s.limit.kind == "dose" and not s.limit.advisory), None)
+        name, limit_gy = ("", math.nan) if binding is None else (binding.name, binding.value)
+        return Reservation(record.seq, request, before_gy, after_gy, name, limit_gy, warnings)
 
-    def settle(self, reservation_id: int, *, open_time_s: float, flux_ph_s: float, note: str = "") -> Settlement:
+    def settle(
+        self,
+        reservation_id: int,
+        *,
+        open_time_s: float,
+        flux_ph_s: float,
+        note: str = "",
+        counter_s: float | None = None,
+        degraded: str = "",
+    ) -> Settlement:
         """Replace a reservation by what was delivered, which may be more than was reserved.
 
         Parameters
@@ -229,6 +165,10 @@ class DoseAccount:
             Shutter-open time by the shutter's own counter, s, and flux on the sample, photons/s.
         note
             Kept with the record.
+        counter_s
+            The shutter's open-time counter now, s.
+        degraded
+            Why the flux is not as good as it should be; empty when it is.
 
         Raises
         ------
@@ -240,15 +180,29 @@ class DoseAccount:
         check_open_time(open_time_s)
         check_flux(flux_ph_s)
         with self._lock:
-            reserved = self._pending_request(reservation_id)
+            pending = self._pending(reservation_id)
+            reserved, gray_cm2 = pending.request, pending.gray_cm2
             given = reserved.with_delivery(open_time_s, flux_ph_s)
-            self.ledger.append(self._entry("settle", given, reservation=reservation_id, note=note))
+            record = self._record(
+                "settle",
+                given,
+                gray_cm2,
+                pending.profile_id,
+                reservation=reservation_id,
+                note=note,
+                counter_s=counter_s,
+                degraded=degraded or None,
+            )
             self._release(reservation_id)
             more = given.photons > reserved.photons * (1 + 1e-9)
             if more:
                 photons = given.photons, reserved.photons
                 logger.warning("reservation %d: %.4g photons delivered, %.4g reserved", reservation_id, *photons)
-            return self._charge(reservation_id, "settle", given, exceeds_reservation=more)
+            settlement = self._charge(
+                record, reservation_id, given, pending.profile, gray_cm2, exceeds_reservation=more
+            )
+            self._keeper.now_and_then(self._state)
+            return settlement
 
     def void(self, reservation_id: int, reason: str) -> None:
         """End a reservation of an exposure that never took place (the shutter did not open).
@@ -263,13 +217,23 @@ class DoseAccount:
         if not reason.strip():
             raise ValueError("a reservation is voided only with a reason")
         with self._lock:
-            self._pending_request(reservation_id)
-            self.ledger.append(Entry("void", reservation=reservation_id, note=reason))
+            self._pending(reservation_id)
+            self._append(Entry("void", reservation=reservation_id, note=reason))
             self._release(reservation_id)
-            self._counts["void"] += 1
 
-    def record_unreserved(self, request: ExposureRequest, reason: str) -> Settlement:
+    def record_unreserved(
+        self, request: ExposureRequest, reason: str, *, counter_s: float | None = None, degraded: str = ""
+    ) -> Settlement:
         """Count dose that was given without a reservation (a shutter opened by hand). It is never refused.
+
+        Parameters
+        ----------
+        request
+            What was given.
+        reason
+            Kept with the record.
+        counter_s, degraded
+            See `settle`.
 
         Raises
         ------
@@ -277,113 +241,123 @@ class DoseAccount:
             Not written.
         """
         with self._lock:
-            record = self.ledger.append(self._entry("unreserved", request, note=reason))
-            return self._charge(record.seq, "unreserved", request)
+            gray_cm2 = self._gray_cm2(request)
+            columns = {"note": reason, "counter_s": counter_s, "degraded": degraded or None}
+            record = self._record("unreserved", request, gray_cm2, self._profile_id, **columns)
+            settlement = self._charge(record, record.seq, request, self.beam.profile, gray_cm2)
+            self._keeper.now_and_then(self._state)
+            return settlement
+
+    def record_prior(
+        self,
+        x_um: float,
+        y_um: float,
+        size_um: tuple[float, float] | None,
+        dose_gy: float,
+        reason: str,
+        *,
+        material: str = "",
+        layer: str = "",
+    ) -> None:
+        """Count dose that the sample got before, elsewhere (another beamline). It is never refused.
+
+        Parameters
+        ----------
+        x_um, y_um, size_um
+            Centre and size (x, y) of a rectangle in sample coordinates, um, over which it is uniform: every pixel that it
+            touches counts. Size None: the whole sample.
+        dose_gy
+            Dose in the account's definition, Gy.
+        reason
+            Where and when.
+        material, layer
+            Whose dose it is; empty: the primary target. Without a layer it counts in every layer where the material is
+            tracked. Dose of other targets is not known from it and not counted.
+
+        Raises
+        ------
+        ValueError
+            No reason, a material that is not tracked, impossible numbers, or the whole of a sample without outline.
+        LedgerError
+            Not written.
+        """
+        if size_um is None:
+            if self.outline_um is None:
+                raise ValueError("the sample has no outline, so its whole is not known; give size_um")
+            x_um, y_um, size_um = 0.0, 0.0, self.outline_um
+        prior = PriorDose(x_um, y_um, size_um, dose_gy, reason)
+        primary = self.targets[0]
+        material, layer = (material, layer) if material else (primary.material, layer or primary.layer)
+        targets = self._tracks.of_material(material, layer)
+        if not targets:
+            self._tracks.index(DoseTarget(layer or "any layer", material))
+        with self._lock:
+            self._append(prior_entry(prior, material, layer, self._model_id))
+            self._state.give_prior(prior.x_um, prior.y_um, prior.size_um, targets, prior.dose_gy)
 
     def note(self, text: str, *, run_uid: str = "") -> None:
         """Write a remark into the ledger."""
         with self._lock:
-            self.ledger.append(Entry("note", run_uid=run_uid, note=text))
-            self._counts["note"] += 1
+            self._append(Entry("note", run_uid=run_uid, note=text))
+
+    def _close(self) -> None:
+        with self._lock:
+            self._keeper.at_close(self._state)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _compute_gray_cm2(self, energy_ev: float) -> float:
-        return self.stack.dose_per_fluence(energy_ev, self.layer, self.material, self.model)
-
-    def _patch(
-        self, request: ExposureRequest, profile: Profile | None = None, gray_cm2: float | None = None
-    ) -> Patch | None:
-        """Dose of an exposure where it falls; None beside the sample."""
-        if not request.on_sample:
-            return None
-        per_fluence = self._gray_cm2(request.energy_ev) if gray_cm2 is None else gray_cm2
-        return self._map.spread(profile or self.beam.profile, request.x_um, request.y_um, request.photons * per_fluence)
-
-    def _prospect(self, request: ExposureRequest, patch: Patch | None) -> Prospect:
-        if patch is None:
-            return NOTHING
-        now, added = self._map.on_sample(patch)
-        if not added.size:
-            return NOTHING
-        added_gy = float(added.max())
-        rate_gy_s = added_gy / request.open_time_s if request.open_time_s > 0 else 0.0
-        # The true peak, not only a percentile: no pixel of the sample ever goes above a limit.
-        return Prospect(float(now.max()), float((now + added).max()), added_gy, rate_gy_s)
-
-    def _promise(self, number: int, request: ExposureRequest, patch: Patch | None) -> None:
-        self._counts["reserve"] += 1
-        self._pending[number] = request
-        if patch is not None:
-            self._map.hold(number, patch)
-
-    def _release(self, number: int | None) -> None:
-        if number is not None:
-            self._pending.pop(number, None)
-            self._map.release(number)
-
-    def _entry(self, kind: Any, request: ExposureRequest, *, reservation: int | None = None, note: str = "") -> Entry:
-        gray_cm2 = self._gray_cm2(request.energy_ev) if request.on_sample else 0.0
-        return Entry(
-            kind,
-            reservation=reservation,
-            note=note,
-            gy_cm2=gray_cm2,
-            profile_id=self._profile_id,
-            model_id=self._model_id,
-            **vars(request),
+    def _record(
+        self, kind: Kind, request: ExposureRequest, gray_cm2: tuple[float, ...], profile_id: str, **columns: Any
+    ) -> Record:
+        entry = exposure_entry(
+            self._tracks, self._model_id, kind, request, gray_cm2=gray_cm2, profile_id=profile_id, **columns
         )
+        return self._append(entry)
+
+    def _append(self, entry: Entry) -> Record:
+        record = self.ledger.append(entry)
+        self._keeper.whole &= record.seq == self._state.seq + 1
+        writer = Writer(record.boot_id, record.process_id, record.time_unix_s, record.time_monotonic_s)
+        self._state.recorded(record.seq, entry.kind, writer, entry.counter_s)
+        return record
 
     def _note_refusal(self, request: ExposureRequest, refusal: DoseRefused) -> None:
         try:
-            self.ledger.append(self._entry("note", request, note=f"refused: {refusal}"))
-            self._counts["note"] += 1
+            gray_cm2 = self._gray_cm2(request)
+            self._record("note", request, gray_cm2, self._profile_id, note=f"refused: {refusal}")
         except LedgerError:
             logger.exception("the refusal was not noted in the ledger; it stands")
 
-    def _pending_request(self, reservation_id: int) -> ExposureRequest:
-        if reservation_id not in self._pending:
+    def _pending(self, reservation_id: int) -> Pending:
+        pending = self._state.pending.get(reservation_id)
+        if pending is None:
             raise LedgerError(
                 f"{self.ledger.path}: no open reservation {reservation_id}; it has ended or was never made"
             )
-        return self._pending[reservation_id]
+        return pending
+
+    def _release(self, reservation_id: int) -> None:
+        self._state.release(reservation_id)
+        self._windows.release(reservation_id)
 
     def _charge(
-        self, number: int, kind: str, given: ExposureRequest, *, exceeds_reservation: bool = False
+        self,
+        record: Record,
+        number: int,
+        given: ExposureRequest,
+        profile: Profile,
+        gray_cm2: tuple[float, ...],
+        *,
+        exceeds_reservation: bool = False,
     ) -> Settlement:
-        patch = self._patch(given)
-        prospect = self._prospect(given, patch)
-        self._count(kind, given, patch)
-        return Settlement(
-            number, given.open_time_s, given.flux_ph_s, prospect.added_gy, prospect.after_gy, exceeds_reservation
-        )
+        outlook = self._outlook(given, profile, gray_cm2)
+        _, after_gy, added_gy = self._peaks(outlook)
+        self._state.degraded = record.entry.degraded or ""
+        if given.on_sample:
+            self._state.last_on_sample = given
+            self._windows.add(given_at(record.time_monotonic_s, given, profile, gray_cm2))
+        self._state.give(given, profile, gray_cm2)
+        return Settlement(number, given.open_time_s, given.flux_ph_s, added_gy, after_gy, exceeds_reservation)
 
-    def _count(self, kind: str, given: ExposureRequest, patch: Patch | None) -> None:
-        self._counts[kind] += 1
-        self._open_time_s += given.open_time_s
-        if patch is not None:
-            self._map.add(patch)
 
-    def _replay(self) -> None:
-        """Build the map from the ledger, record by record: the same additions in the same order as before."""
-        converted = 0
-        for number, kind, reservation, exposure in recorded(self.ledger):
-            if kind != "reserve":
-                self._release(reservation)
-            if exposure is None:
-                self._counts[kind] += 1
-                continue
-            same_model = exposure.model_id == self._model_id
-            converted += not same_model
-            # Fluence is recorded for good. Its dose is kept as computed then, unless stack or definition changed.
-            patch = self._patch(exposure.request, exposure.profile, exposure.gy_cm2 if same_model else None)
-            if kind == "reserve":
-                self._promise(number, exposure.request, patch)
-            else:
-                self._count(kind, exposure.request, patch)
-        if converted:
-            logger.warning(
-                "%s: %d records made with another stack or dose model; converted", self.ledger.path, converted
-            )
-        if self._pending:
-            logger.warning("%s: %d reservations never settled; counted in full", self.ledger.path, len(self._pending))
+__all__ = ["SNAPSHOT_EVERY", "UNLIMITED", "DoseAccount"]

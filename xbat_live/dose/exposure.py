@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from xbat_live.dose.beam import check_flux
 from xbat_live.dose.cross_sections import check_energy
-from xbat_live.dose.limits import DoseLimit
+from xbat_live.dose.limits import DoseLimit, LimitKind
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -33,6 +33,8 @@ class ExposureRequest:
         Kept with the record.
     on_sample
         False for an exposure beside the sample: recorded, neither deposited nor limited.
+    spot
+        Number of the spot of its run, or None; exposures of one run and spot are reported together.
 
     Raises
     ------
@@ -48,11 +50,14 @@ class ExposureRequest:
     run_uid: str = ""
     label: str = ""
     on_sample: bool = True
+    spot: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("x_um", "y_um", "energy_ev", "open_time_s", "flux_ph_s"):
-            object.__setattr__(self, name, float(getattr(self, name)))  # SQLite would store a numpy.float32 as a blob
+            # SQLite would store a numpy.float32 as a blob, and -0.0 as 0
+            object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         object.__setattr__(self, "on_sample", bool(self.on_sample))
+        object.__setattr__(self, "spot", None if self.spot is None else int(self.spot))
         check_energy(self.energy_ev)
         check_flux(self.flux_ph_s)
         check_open_time(self.open_time_s)
@@ -82,6 +87,46 @@ def check_open_time(open_time_s: float) -> None:
     """
     if not 0 <= open_time_s < math.inf:
         raise ValueError(f"shutter-open time {open_time_s:g} s is not possible; expected 0 s or more")
+
+
+@dataclass(frozen=True)
+class PriorDose:
+    """Dose that a sample got before, elsewhere: uniform over a rectangle in sample coordinates.
+
+    Attributes
+    ----------
+    x_um, y_um, size_um
+        Centre and size (x, y), um.
+    dose_gy
+        Dose, Gy.
+    reason
+        Where, when, how it is known.
+
+    Raises
+    ------
+    ValueError
+        No reason, or impossible numbers.
+    """
+
+    x_um: float
+    y_um: float
+    size_um: tuple[float, float]
+    dose_gy: float
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise ValueError("a dose given before is entered only with a reason: where, when, how it is known")
+        for name in ("x_um", "y_um", "dose_gy"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "size_um", (float(self.size_um[0]), float(self.size_um[1])))
+        if not 0 < self.dose_gy < math.inf:
+            raise ValueError(f"a dose of {self.dose_gy:g} Gy given before is not possible; expected more than 0 Gy")
+        inside = abs(self.x_um) <= 1e6 and abs(self.y_um) <= 1e6
+        if not (inside and all(1e-3 <= size <= 1e6 for size in self.size_um)):
+            raise ValueError(
+                f"rectangle of {self.size_um} um at ({self.x_um:g}, {self.y_um:g}) um is not possible; sizes are in um"
+            )
 
 
 @dataclass(frozen=True)
@@ -181,6 +226,9 @@ class DoseRefused(Exception):  # noqa: N818
         What it would come to, with the uncertainty kept free, and the limit; in `unit`.
     unit
         ``Gy``, or ``Gy/s`` for a rate limit.
+    kind
+        ``dose``, ``rate`` or ``windowed rate``. After a refusal for the last one alone, waiting helps; see
+        `DoseAccount.time_until_allowed_s`.
     x_um, y_um
         Sample coordinate of the exposure, um.
     """
@@ -191,5 +239,6 @@ class DoseRefused(Exception):  # noqa: N818
         self.would_be_gy = would_be_gy
         self.limit_gy = limit.value
         self.unit = limit.unit
+        self.kind: LimitKind = limit.kind
         self.x_um = x_um
         self.y_um = y_um

@@ -3,46 +3,106 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from xbat_live.dose.exposure import DoseRefused, ExposureRequest, FloatArray
 from xbat_live.dose.limits import WARN_FRACTIONS, DoseLimit, format_gy
+from xbat_live.dose.sample_map import Patch
+from xbat_live.dose.status import LimitState
+from xbat_live.dose.windows import share
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Prospect:
-    """Largest values on the sample inside the beam's reach.
+class Rule:
+    """A limit, and one target that it is for."""
 
-    Attributes
+    limit: DoseLimit
+    target: int
+
+
+class Outlook:
+    """An exposure on the sample, and what is there already.
+
+    Parameters
     ----------
-    before_gy, after_gy
-        Dose now and after the exposure, Gy.
-    added_gy
-        Dose of the exposure, Gy.
-    rate_gy_s
-        Dose rate during it, Gy/s.
+    request
+        The exposure.
+    reach
+        Where it falls on the sample.
+    dose
+        Returns the dose of a target there now, (ny, nx) Gy.
+    windowed
+        Returns what a target was given there within a window of so many seconds, (ny, nx) Gy.
     """
 
-    before_gy: float
-    after_gy: float
-    added_gy: float
-    rate_gy_s: float
+    def __init__(
+        self,
+        request: ExposureRequest,
+        reach: Patch,
+        dose: Callable[[int], FloatArray],
+        windowed: Callable[[float, int], FloatArray],
+    ) -> None:
+        self.request, self.reach = request, reach
+        self._dose, self._windowed = dose, windowed
+        self._now: dict[int, FloatArray] = {}
+        self._added: dict[int, FloatArray] = {}
+        self._peaks: dict[int, tuple[float, float, float]] = {}
 
+    def now(self, target: int) -> FloatArray:
+        """Return the dose of a target now, (ny, nx) Gy."""
+        if target not in self._now:
+            self._now[target] = self._dose(target)
+        return self._now[target]
 
-NOTHING = Prospect(0.0, 0.0, 0.0, 0.0)
+    def added(self, target: int) -> FloatArray:
+        """Return the dose that the exposure adds, (ny, nx) Gy."""
+        if target not in self._added:
+            self._added[target] = self.reach.dose(target)
+        return self._added[target]
+
+    def dose_peaks(self, target: int) -> tuple[float, float, float]:
+        """Return the largest dose of a target now, after the exposure, and added by it, Gy."""
+        if target not in self._peaks:
+            now, added = self.now(target), self.added(target)
+            self._peaks[target] = float(now.max()), float((now + added).max()), float(added.max())
+        return self._peaks[target]
+
+    def in_window(self, window_s: float) -> Patch:
+        """Return the exposure with the part of its dose that counts in one window of `window_s` seconds."""
+        part = share(self.request.open_time_s, window_s)
+        return self.reach._replace(gray_cm2=tuple(value * part for value in self.reach.gray_cm2))
+
+    def parts(self, rule: Rule) -> tuple[FloatArray, FloatArray]:
+        """Return what is there and what is added, in the quantity that a rule limits; arrays, or rates of size 1."""
+        limit, target = rule.limit, rule.target
+        if limit.kind == "dose":
+            return self.now(target), self.added(target)
+        if limit.window_s is None:
+            seconds = self.request.open_time_s
+            rate_gy_s = self.dose_peaks(target)[2] / seconds if seconds > 0 else 0.0
+            return np.zeros(1), np.array([rate_gy_s])
+        window_s = limit.window_s
+        part = share(self.request.open_time_s, window_s)
+        return self._windowed(window_s, target) / window_s, self.added(target) * (part / window_s)
 
 
 @dataclass(frozen=True)
 class Gate:
     """Several limits at once.
 
+    Decisions are taken on the largest value of any pixel of the sample inside the beam's reach. That is stricter than a
+    percentile of the footprint: no pixel ever goes above a limit. The 99.9th percentile is reported (`FootprintDose`,
+    `AccountStatus`), because thresholds of the literature are about areas, not pixels.
+
     Attributes
     ----------
-    limits
-        All limits.
+    rules
+        All limits, each with the targets it is for.
     sigma_rel
         Relative standard uncertainty of a dose. Errors of flux, area and coefficients are the same in every exposure,
         so they add linearly: the uncertainty of a total is this fraction of the total.
@@ -50,7 +110,7 @@ class Gate:
         How many of them are kept free below a limit.
     """
 
-    limits: tuple[DoseLimit, ...]
+    rules: tuple[Rule, ...]
     sigma_rel: float = 0.0
     k_sigma: float = 1.0
 
@@ -65,43 +125,33 @@ class Gate:
         """Factor from a dose to the dose that is compared with limits: ``1 + k sigma``."""
         return 1 + self.k_sigma * self.sigma_rel
 
-    @property
-    def lowest_dose_limit(self) -> DoseLimit | None:
-        """The lowest dose limit that refuses, or None."""
+    def lowest_dose_limit(self, target: int = 0) -> DoseLimit | None:
+        """Return the lowest dose limit of a target that refuses, or None."""
         return min(
-            (limit for limit in self._binding if limit.limit_gy is not None),
+            (rule.limit for rule in self.refusing if rule.target == target and rule.limit.kind == "dose"),
             key=lambda limit: limit.value,
             default=None,
         )
 
     @property
-    def room_gy(self) -> float:
-        """Dose, without uncertainty, that the lowest dose limit allows, Gy; infinite without one."""
-        limit = self.lowest_dose_limit
-        return math.inf if limit is None else limit.value / self.allowance
+    def refusing(self) -> Sequence[Rule]:
+        """Rules of the limits that refuse."""
+        return [rule for rule in self.rules if not rule.limit.advisory]
 
-    @property
-    def _binding(self) -> Sequence[DoseLimit]:
-        return [limit for limit in self.limits if not limit.advisory]
+    def states(self, outlook: Outlook | None) -> tuple[LimitState, ...]:
+        """Return where the exposure stands with every limit: those that refuse first, the nearest to it first."""
+        states: dict[DoseLimit, LimitState] = {}
+        for rule in self.rules:
+            now, would_be = self._levels(rule, outlook)
+            state = LimitState(rule.limit, now, would_be, would_be / rule.limit.value)
+            known = states.get(rule.limit)
+            if known is None or state.fraction > known.fraction:
+                states[rule.limit] = state
+        return tuple(
+            sorted(states.values(), key=lambda state: (state.limit.advisory, -state.fraction, state.limit.value))
+        )
 
-    def check_stated_for(self, material: str, model: str) -> None:
-        """Check that all limits can be compared with doses of `material` in the definition `model`.
-
-        Raises
-        ------
-        ValueError
-            One cannot; it is named.
-        """
-        for limit in self.limits:
-            if limit.model != model:
-                raise ValueError(
-                    f"limit {limit.name!r} is stated in the dose definition {limit.model!r}, doses are counted in "
-                    f"{model!r}; count in the limit's definition, or convert the limit"
-                )
-            if limit.material != material:
-                raise ValueError(f"limit {limit.name!r} is for {limit.material!r}, doses are counted for {material!r}")
-
-    def check(self, request: ExposureRequest, prospect: Prospect) -> tuple[str, ...]:
+    def check(self, request: ExposureRequest, states: Sequence[LimitState]) -> tuple[str, ...]:
         """Return warnings, or refuse.
 
         Raises
@@ -109,59 +159,80 @@ class Gate:
         DoseRefused
             A limit would be exceeded; of several, the one exceeded by the largest factor is named.
         """
-        if not self.exceeds(prospect):
-            return self._warnings(prospect)
-        limit = max(self._binding, key=lambda limit: self._would_be(limit, prospect) / limit.value)
-        raise self._refusal(limit, request, prospect)
+        if states and not states[0].limit.advisory and not states[0].would_be <= states[0].limit.value:
+            raise self._refusal(states[0], request)
+        return _warnings(states)
 
-    def exceeds(self, prospect: Prospect) -> bool:
-        """Return True when the exposure would exceed a limit that refuses."""
-        return any(not self._would_be(limit, prospect) <= limit.value for limit in self._binding)
+    def repeats(self, outlook: Outlook) -> float:
+        """Return how many times in a row the exposure may follow, by dose and instantaneous rate; may be infinite."""
+        repeats = math.inf
+        for rule in self.refusing:
+            now, added = outlook.parts(rule)
+            if rule.limit.kind == "rate" and self.allowance * added[0] > rule.limit.value:
+                return 0.0
+            if rule.limit.kind == "dose" and (added > 0).any():
+                repeats = min(repeats, math.floor(self._room(rule, now, added)))
+        return max(0.0, repeats)
 
-    def repeats(self, now_gy: FloatArray, added_gy: FloatArray, rate_gy_s: float) -> float:
-        """Return how many times an exposure that adds `added_gy` to `now_gy` (same shape) may follow."""
-        if self.exceeds(Prospect(0.0, 0.0, 0.0, rate_gy_s)):
-            return 0.0
-        hit = added_gy > 0
-        return max(0.0, float(np.floor(np.min((self.room_gy - now_gy[hit]) / added_gy[hit]))))
+    def flux_fraction(self, outlook: Outlook) -> float:
+        """Return the largest factor, 0 .. 1, on the flux with which the exposure would be granted."""
+        fraction = 1.0
+        for rule in self.refusing:
+            now, added = outlook.parts(rule)
+            if (added > 0).any():
+                fraction = min(fraction, self._room(rule, now, added))
+        return 1.0 if fraction >= 1 else max(0.0, fraction * (1 - _ROUNDING))
 
-    def _would_be(self, limit: DoseLimit, prospect: Prospect) -> float:
-        return self.allowance * (prospect.after_gy if limit.limit_gy is not None else prospect.rate_gy_s)
+    def _room(self, rule: Rule, now: FloatArray, added: FloatArray) -> float:
+        """How many times `added` fits on top of `now` everywhere."""
+        hit = added > 0
+        return float(np.min((rule.limit.value / self.allowance - now[hit]) / added[hit]))
 
-    def _refusal(self, limit: DoseLimit, request: ExposureRequest, prospect: Prospect) -> DoseRefused:
-        would_be = self._would_be(limit, prospect)
-        rate = limit.rate_gy_s is not None
-        quantity = "dose rate" if rate else "dose"
-        if rate:
-            remedy = "attenuate or defocus the beam"
-        elif prospect.before_gy * self.allowance <= 0.01 * limit.value:
-            remedy = "one exposure alone is too much: shorten it, attenuate, or raise the limit"
+    def _levels(self, rule: Rule, outlook: Outlook | None) -> tuple[float, float]:
+        if outlook is None:
+            return 0.0, 0.0
+        if rule.limit.kind == "dose":
+            now_gy, after_gy, _ = outlook.dose_peaks(rule.target)
+            return self.allowance * now_gy, self.allowance * after_gy
+        now, added = outlook.parts(rule)
+        return self.allowance * float(now.max()), self.allowance * float((now + added).max())
+
+    def _refusal(self, state: LimitState, request: ExposureRequest) -> DoseRefused:
+        limit = state.limit
+        if limit.kind == "rate":
+            quantity, remedy = "dose rate", "attenuate or defocus the beam"
+        elif limit.kind == "windowed rate":
+            quantity, remedy = f"mean dose rate in {limit.window_s:g} s", "wait, attenuate, or use a fresh spot"
+        elif state.now <= 0.01 * limit.value:
+            quantity, remedy = (
+                "dose",
+                "one exposure alone is too much: shorten it, attenuate, or raise the limit",
+            )
         else:
-            remedy = f"{format_gy(prospect.before_gy)} are there already: use a fresh spot"
+            there = format_gy(state.now / self.allowance)
+            quantity, remedy = "dose", f"{there} are there already: use a fresh spot"
         spare = f", {self.k_sigma:g} sigma of {100 * self.sigma_rel:g} % included" if self.allowance > 1 else ""
         message = (
-            f"{quantity} would be {format_gy(would_be, limit.unit)}{spare} "
+            f"{quantity} would be {format_gy(state.would_be, limit.unit)}{spare} "
             f"at sample ({request.x_um:.1f}, {request.y_um:.1f}) um, "
             f"above the limit {limit.name!r} of {format_gy(limit.value, limit.unit)} for {limit.material} "
             f"({limit.model}); {remedy}"
         )
-        return DoseRefused(limit, would_be, request.x_um, request.y_um, message)
+        return DoseRefused(limit, state.would_be, request.x_um, request.y_um, message)
 
-    def _warnings(self, prospect: Prospect) -> tuple[str, ...]:
-        messages = []
-        for limit in self.limits:
-            if limit.limit_gy is None:
-                if limit.advisory and self._would_be(limit, prospect) > limit.value:
-                    messages.append(
-                        f"dose rate {format_gy(prospect.rate_gy_s, 'Gy/s')} is above the advisory limit {limit.name!r}"
-                    )
-                continue
-            levels = (*WARN_FRACTIONS, 1.0) if limit.advisory else WARN_FRACTIONS
-            before, after = (self.allowance * dose / limit.value for dose in (prospect.before_gy, prospect.after_gy))
-            passed = [level for level in levels if before < level <= after]
-            if passed:
-                kind = "advisory limit" if limit.advisory else "limit"
-                messages.append(
-                    f"{100 * after:.0f} % of the {kind} {limit.name!r} ({format_gy(limit.value)} for {limit.material})"
-                )
-        return tuple(messages)
+
+def _warnings(states: Sequence[LimitState]) -> tuple[str, ...]:
+    messages = []
+    for state in states:
+        limit, kind = state.limit, "advisory limit" if state.limit.advisory else "limit"
+        if limit.kind != "dose":
+            if limit.advisory and state.fraction > 1:
+                quantity = "dose rate" if limit.window_s is None else f"mean dose rate in {limit.window_s:g} s"
+                messages.append(f"{quantity} {format_gy(state.would_be, 'Gy/s')} is above the {kind} {limit.name!r}")
+            continue
+        levels = (*WARN_FRACTIONS, 1.0) if limit.advisory else WARN_FRACTIONS
+        if any(state.now / limit.value < level <= state.fraction for level in levels):
+            messages.append(
+                f"{100 * state.fraction:.0f} % of the {kind} {limit.name!r} ({format_gy(limit.value)} for {limit.material})"
+            )
+    return tuple(messages)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from xbat_live.dose.cross_sections import check_model
 
 WARN_FRACTIONS = (0.5, 0.8)
 """Fractions of a limit at which a reservation carries a warning."""
+
+LimitKind = Literal["dose", "rate", "windowed rate"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class DoseLimit:
     limit_gy
         Largest dose, Gy; None for a rate limit.
     rate_gy_s
-        Largest instantaneous dose rate, Gy/s; None for a dose limit.
+        Largest dose rate, Gy/s; None for a dose limit. Without `window_s` it limits the instantaneous rate, with it the
+        mean rate.
     model
         Dose definition in which the number was determined; see `LayerStack.dose_per_fluence`.
     source
@@ -32,11 +37,17 @@ class DoseLimit:
         The scientific question that a dose above the limit would spoil.
     advisory
         An advisory limit warns and never refuses.
+    layer
+        Layer whose material it protects; empty: every layer in which that material is tracked.
+    window_s
+        Only with `rate_gy_s`: the limit is on the mean rate in any running window of this length, s. None: on the
+        instantaneous rate.
 
     Raises
     ------
     ValueError
-        Not exactly one of `limit_gy` and `rate_gy_s`, a value that is not positive and finite, or an unknown model.
+        Not exactly one of `limit_gy` and `rate_gy_s`, a value that is not positive and finite, a window without a
+        rate or not positive, or an unknown model.
     """
 
     name: str
@@ -47,6 +58,8 @@ class DoseLimit:
     source: str = ""
     protects: str = ""
     advisory: bool = False
+    layer: str = ""
+    window_s: float | None = None
 
     def __post_init__(self) -> None:
         check_model(self.model)
@@ -54,6 +67,19 @@ class DoseLimit:
             raise ValueError(f"limit {self.name!r}: give either limit_gy (Gy) or rate_gy_s (Gy/s)")
         if not 0 < self.value < float("inf"):
             raise ValueError(f"limit {self.name!r}: {self.value:g} {self.unit} is not a positive, finite limit")
+        if self.window_s is None:
+            return
+        if self.rate_gy_s is None:
+            raise ValueError(f"limit {self.name!r}: window_s goes with rate_gy_s, a dose limit has no window")
+        if not 0 < self.window_s < math.inf:
+            raise ValueError(f"limit {self.name!r}: window {self.window_s:g} s must be positive and finite")
+
+    @property
+    def kind(self) -> LimitKind:
+        """What is limited: ``dose``, ``rate`` (instantaneous) or ``windowed rate`` (mean)."""
+        if self.limit_gy is not None:
+            return "dose"
+        return "rate" if self.window_s is None else "windowed rate"
 
     @property
     def value(self) -> float:

@@ -429,4 +429,11 @@ def test_killed_during_an_exposure_the_reservation_counts_in_full(tmp_path):
     with account(tmp_path) as dose:
         assert dose.dose_at(0, 0).peak_gy == pytest.approx(11 * dose.predict(frame()), rel=1e-9)
         assert len(dose.unsettled) == 1
-        assert dose.summary()["records"] == {"reserve": 2, "settle": 1, "void": 0, "unreserved": 0, "note": 0}
+        assert dose.summary()["records"] == {
+            "reserve": 2,
+            "settle": 1,
+            "void": 0,
+            "unreserved": 0,
+            "note": 0,
+            "prior": 0,
+        }

@@ -6,7 +6,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -140,7 +142,7 @@ def truncated(path):
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (newer, LedgerTooNew, "schema version 99, this program knows 1; use a newer xbat_live"),
+        (newer, LedgerTooNew, "schema version 99, this program knows 2; use a newer xbat_live"),
         (garbage, LedgerCorrupt, "not a readable ledger"),
         (foreign, LedgerCorrupt, "is not a dose ledger"),
         (torn, LedgerCorrupt, "damaged|not a readable ledger"),
@@ -194,3 +196,112 @@ def test_a_record_survives_a_kill_and_the_lock_does_not(path):
     with Ledger(path) as ledger:
         assert [record.entry.kind for record in ledger.records()] == ["reserve"]
     assert time.monotonic() - start < 60  # it does not wait for a dead holder
+
+
+# -- waiting, checking, kills ------------------------------------------------------------------------------------------
+
+
+def test_waiting_for_another_writer(path):
+    first = Ledger(path)
+    threading.Timer(0.2, first.close).start()
+    with Ledger.for_sample(path.parent, path.stem, wait_s=30.0):
+        with pytest.raises(LedgerLocked, match=r"after 0\.05 s"):
+            Ledger(path, wait_s=0.05)
+        with Ledger(path, read_only=True, wait_s=0.0) as reader:
+            assert reader.verify().ok
+
+
+def test_what_is_done_before_closing_may_fail(path, caplog):
+    def fail():
+        raise RuntimeError("no matter")
+
+    ledger = Ledger(path)
+    ledger.before_close(fail)
+    ledger.close()
+    ledger.close()
+    assert caplog.text.count("before closing failed") == 1
+    Ledger(path).close()
+
+
+def rewrite(path, *statements):
+    connection = sqlite3.connect(path)
+    connection.executescript("DROP TRIGGER records_no_update; DROP TRIGGER records_no_delete;" + ";".join(statements))
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("", None),
+        ("DELETE FROM records WHERE seq = 4", "record 4 is missing; the next one is 5"),
+        (
+            "UPDATE records SET reservation = 3 WHERE seq = 2",
+            r"record 2 \(settle\) ends 3, which is no open reservation",
+        ),
+        (
+            "UPDATE records SET reservation = 4711 WHERE seq = 2",
+            "records row 2 refers to a row of records that does not exist",
+        ),
+        ("UPDATE records SET flux_ph_s = -1 WHERE seq = 3", r"record 3 \(reserve\) holds impossible values: flux -1"),
+        ("UPDATE records SET x_um = 'here' WHERE seq = 3", r"record 3 \(reserve\) holds impossible values"),
+        (
+            "UPDATE records SET model_id = 'gone' WHERE seq = 1",
+            "record 1 refers to definition 'gone', which is missing",
+        ),
+        ("INSERT INTO definitions VALUES ('p', 'profile', '{}', NULL)", "beam profile 'p' cannot be read"),
+    ],
+)
+def test_verify_finds(path, statement, problem):
+    with Ledger(path) as ledger:
+        ledger.append(RESERVE)
+        ledger.append(replace(RESERVE, kind="settle", reservation=1))
+        ledger.append(RESERVE)
+        ledger.append(Entry("note", note="n"))
+        ledger.append(RESERVE)
+    rewrite(path, statement)
+    with Ledger(path, read_only=True) as ledger:
+        report = ledger.verify()
+    if problem is None:
+        assert (report.ok, report.records, report.unsettled, report.schema_version) == (True, 5, (3, 5), 2)
+    else:
+        assert re.search(problem, "\n".join(report.problems))
+
+
+def test_verify_reports_damage_that_opening_does_not_look_for(path, monkeypatch):
+    """Opening a long ledger does not read every page; a full check does."""
+    monkeypatch.setattr("xbat_live.dose.schema.CHECK_ALL_BELOW_BYTES", 0)
+    torn(path)
+    with Ledger(path, read_only=True) as ledger:
+        assert ledger.verify().problems
+
+
+APPENDER = """
+import sys
+import threading
+from xbat_live.dose import Entry, Ledger
+ledger = Ledger(sys.argv[1])
+for number in range(100000):
+    entry = Entry("reserve", x_um=float(number), y_um=0.0, energy_ev=8562.0, open_time_s=1.0, flux_ph_s=1e10)
+    record = ledger.append(entry)
+    print(record.seq, entry.x_um, flush=True)
+    if number % 5 == 0:
+        ledger.save_snapshot("k", record.seq, bytes(20000))
+"""
+
+
+def test_killed_at_any_moment_every_acknowledged_record_is_there(path):
+    acknowledged = {}
+    for number in range(8):
+        with subprocess.Popen([sys.executable, "-c", APPENDER, str(path)], stdout=subprocess.PIPE, text=True) as child:
+            told = [child.stdout.readline() for _ in range(3 + 7 * number)]
+            child.kill()
+            told += child.stdout.readlines()
+        for line in told:
+            if line.endswith("\n"):
+                seq, x_um = line.split()
+                acknowledged[int(seq)] = float(x_um)
+        with Ledger(path) as ledger:
+            found = {record.seq: record.entry.x_um for record in ledger.records()}
+            assert acknowledged.items() <= found.items()
+            assert len(found) - len(acknowledged) <= number + 1, "at most one record was written and not told, per kill"
+            assert [problem for problem in ledger.verify().problems if "snapshot" not in problem] == []

@@ -4,7 +4,19 @@ from contextlib import contextmanager
 
 import pytest
 
-from xbat_live.dose import Beam, DoseAccount, DoseLimit, ExposureRequest, Ledger, next_spot, presets
+from xbat_live.dose import (
+    Beam,
+    DoseAccount,
+    DoseLimit,
+    DoseTarget,
+    ExposureRequest,
+    Ledger,
+    electron_range_um,
+    guard_distance_um,
+    next_spot,
+    presets,
+    spill_over_gy,
+)
 
 SAMPLE = (-100.0, 100.0, -100.0, 100.0)
 FAR = (-1e4, 1e4, -1e4, 1e4)
@@ -12,7 +24,7 @@ LIMITS = (DoseLimit("limit", "NMC622", limit_gy=1e6),)
 
 
 @contextmanager
-def account(folder, dosed=(), limits=LIMITS):
+def account(folder, dosed=(), limits=LIMITS, **options):
     with Ledger.for_sample(folder, "cell") as ledger:
         dose = DoseAccount(
             ledger,
@@ -22,6 +34,7 @@ def account(folder, dosed=(), limits=LIMITS):
             layer="cathode",
             material="NMC622",
             outline_um=(200, 200),
+            **options,
         )
         for x_um, y_um, seconds in dosed:
             dose.record_unreserved(ExposureRequest(x_um, y_um, 8562.0, seconds, 1e10), "before")
@@ -118,3 +131,82 @@ def test_spots_are_used_up_one_by_one_and_never_overlap(tmp_path):
 def test_nonsense_is_refused(tmp_path, changes, message):
     with account(tmp_path) as dose, pytest.raises(ValueError, match=message):
         find(dose, **changes)
+
+
+# -- guard distance ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("energy_ev", "density", "expected_um"),
+    [(8400.0, 1.2, 1.4), (27000.0, 1.2, 11.0)],
+)
+def test_electron_range_of_the_reference_text(energy_ev, density, expected_um):
+    assert electron_range_um(energy_ev, density) == pytest.approx(expected_um, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected_um", "reason"),
+    [
+        ({"position_sigma_um": 0, "electron_range_um": 0}, 0, "nothing uncertain, nothing kept"),
+        ({"position_sigma_um": 0.5, "electron_range_um": 1.4}, 2.9, "three sigma and the range"),
+        (
+            {"position_sigma_um": 0, "electron_range_um": 0, "diffusion_m2_s": 1e-10, "time_s": 3600},
+            848.5,
+            "0.85 mm in an hour",
+        ),
+        (
+            {
+                "position_sigma_um": 0,
+                "electron_range_um": 0,
+                "diffusion_m2_s": 1e-10,
+                "time_s": 4 * 3600,
+                "extra_um": 3,
+            },
+            1700.1,
+            "1.7 mm in four hours, and what the user adds",
+        ),
+    ],
+)
+def test_guard_distance(terms, expected_um, reason):
+    assert guard_distance_um(**terms) == pytest.approx(expected_um, rel=1e-4), reason
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda: electron_range_um(8.4, 1.2), r"energies are in eV \(8.4 keV = 8400 eV\)"),
+        (lambda: electron_range_um(8400, 1200), "outside 0 .. 25 g/cm3"),
+        (lambda: guard_distance_um(position_sigma_um=-1, electron_range_um=1), "position_sigma_um = -1"),
+        (lambda: guard_distance_um(position_sigma_um=1, electron_range_um=float("nan")), "electron_range_um = nan"),
+        (
+            lambda: guard_distance_um(position_sigma_um=1, electron_range_um=1, diffusion_m2_s=1e-5, time_s=1),
+            "larger than in any liquid",
+        ),
+    ],
+)
+def test_impossible_guard_distances(action, message):
+    with pytest.raises(ValueError, match=message):
+        action()
+
+
+def test_spill_over_is_the_largest_dose_nearby(tmp_path):
+    with account(tmp_path, SQUARE) as dose:
+        peak_gy = dose.dose_at(0, 0).peak_gy
+        assert spill_over_gy(dose, 0.0, 60.0, reach_um=10.0) == 0
+        assert spill_over_gy(dose, 0.0, 60.0, reach_um=31.0) == peak_gy
+        with pytest.raises(ValueError, match="reach -1 um"):
+            spill_over_gy(dose, 0.0, 0.0, reach_um=-1)
+
+
+@pytest.mark.parametrize(
+    ("electrolyte_gy", "expected", "reason"),
+    [
+        (1e6, (0.0, -1.0), "little dose, both materials are fresh"),
+        (1e4, (0.0, -32.0), "for the electrolyte it is stale"),
+    ],
+)
+def test_a_spot_is_fresh_when_it_is_so_for_every_material_with_a_limit(tmp_path, electrolyte_gy, expected, reason):
+    limits = (*LIMITS, DoseLimit("radiolysis", "electrolyte", limit_gy=electrolyte_gy))
+    also = [DoseTarget("cathode", "electrolyte")]
+    with account(tmp_path, ((0.0, 0.0, LITTLE),), limits, also=also) as dose:
+        assert find(dose) == expected, reason
