@@ -3,20 +3,51 @@
 from xbat_live.imaging.blur import BlurResult
 from xbat_live.imaging.checks import FrameCheck, check_frame
 from xbat_live.imaging.correction import optical_density
+from xbat_live.imaging.flow import optical_flow
+from xbat_live.imaging.flow_regions import BoxConvergence, FlowClusters, box_convergence, cluster_flow
+from xbat_live.imaging.flow_statistics import FlowStatistics, MeanDisplacement, flow_statistics, mean_displacement
+from xbat_live.imaging.kernels import (
+    BlurKernel,
+    DerivedFrame,
+    KernelClass,
+    KernelClasses,
+    classify_by_kernel,
+    deconvolve,
+)
 from xbat_live.imaging.live import BlurScreen, LiveRegistrar, ShiftResult
 from xbat_live.imaging.motion import DriftModel, Motion
 from xbat_live.imaging.pipeline import FramePipeline, FrameVerdict
+from xbat_live.imaging.warping import RegisteredFrame, difference_map, register_nonrigid, warp
 
 __all__ = [
+    "BlurKernel",
     "BlurResult",
     "BlurScreen",
+    "BoxConvergence",
+    "DerivedFrame",
     "DriftModel",
+    "FlowClusters",
+    "FlowStatistics",
     "FrameCheck",
     "FramePipeline",
     "FrameVerdict",
+    "KernelClass",
+    "KernelClasses",
     "LiveRegistrar",
+    "MeanDisplacement",
     "Motion",
+    "RegisteredFrame",
     "ShiftResult",
+    "box_convergence",
     "check_frame",
+    "classify_by_kernel",
+    "cluster_flow",
+    "deconvolve",
+    "difference_map",
+    "flow_statistics",
+    "mean_displacement",
     "optical_density",
+    "optical_flow",
+    "register_nonrigid",
+    "warp",
 ]

@@ -16,17 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
-from xbat_live.imaging.registration import PairShift
+from xbat_live.imaging.hypotheses import BlurHypotheses, KernelFit
+from xbat_live.imaging.level import PairShift
 from xbat_live.imaging.spectrum import N_ANGULAR, CropWindow, Float, PolarPower
+
+__all__ = ["NOT_JUDGED", "BlurHypotheses", "BlurResult", "KernelFit", "fit_alone", "fit_pair", "judge"]
 
 FLOOR_ERROR = 0.02
 """Relative uncertainty of the noise floor (white noise measured in the corner of the spectrum)."""
 SIGNAL_SPREAD = 0.6
 """Spread of the logarithm of signal power over directions at one frequency, expected of particles."""
-RETAKE_ODDS = -2.3
-"""Log odds from which a frame counts as blurred: a missed blur costs about ten times a retaken sharp frame."""
 FIRST_LIMIT = 1.1
 """The limit for a first frame over that for later ones: microscopes have an anisotropy of their own (3.5 px in the SSRL frames)."""
 FIRST_RETAKE_ODDS = -2.5
@@ -46,8 +46,8 @@ class BlurResult:
     Attributes
     ----------
     score
-        Natural logarithm of the odds that the frame is blurred by the limit or more, plus 2.3 (a miss costs ten times a needless
-        retake); above 0 is blurred.
+        Natural logarithm of the odds that the frame is blurred by the limit assumed beforehand or more, plus 2.3 (a miss costs ten times
+        a needless retake). Comparable between all frames of a stream.
     extent_px, extent_um
         Full length of the line kernel with the same spread as the blur along its longest axis (sqrt(12) standard deviations),
         unbinned px and um; relative to the reference, 0 when sharp.
@@ -61,6 +61,8 @@ class BlurResult:
         Verdict.
     reason
         One sentence for people.
+    margin
+        As `score`, for the limit that holds at present (which may be learnt from the frames); above 0 is blurred.
     """
 
     score: float
@@ -71,38 +73,13 @@ class BlurResult:
     kind: str
     is_blurred: bool
     reason: str
+    margin: float = 0.0
 
 
 NOT_JUDGED = BlurResult(0.0, 0.0, 0.0, 0.0, 0.0, "sharp", False, "blur not judged")
 
 
-@dataclass(frozen=True)
-class KernelFit:
-    """Covariance of a blur kernel.
-
-    Attributes
-    ----------
-    kernel
-        (s_xx, s_xy, s_yy), unbinned px squared; negative variance means sharper than the reference.
-    covariance
-        Of `kernel`, shape (3, 3).
-    """
-
-    kernel: Float
-    covariance: Float
-
-    def principal(self) -> tuple[float, float, float, float]:
-        """Return largest and smallest variance, angle in deg of the largest, and the standard error of the largest."""
-        s_xx, s_xy, s_yy = self.kernel
-        mean, half = (s_xx + s_yy) / 2, (s_xx - s_yy) / 2
-        radius = float(np.hypot(half, s_xy))
-        angle = 0.5 * float(np.arctan2(s_xy, half))
-        along = np.array([np.cos(angle) ** 2, 2 * np.cos(angle) * np.sin(angle), np.sin(angle) ** 2])
-        error = float(np.sqrt(max(along @ self.covariance @ along, 0.0)))
-        return float(mean + radius), float(mean - radius), float(np.rad2deg(angle)), error
-
-
-def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:
+def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:  # noqa: PLR0915
     """Fit the blur of a registered frame relative to its reference (maximum likelihood, signal power of every bin free)."""
     window = pair.window
     used = window.modes.ravel() > 0
@@ -123,43 +100,36 @@ def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:
     precision = 1 / np.array([1.5, 50.0, 50.0, 50.0, FLOOR_ERROR, FLOOR_ERROR, 0.05]) ** 2
     p = start.copy()
     reduced = np.diag(precision)
+    growth = -2 * np.pi**2 * quadratic
+    metric, residual = np.zeros((3, 3, len(modes))), np.zeros((3, len(modes)))
+    jacobian = np.zeros((len(p) + 1, 3, len(modes)))
     for _ in range(iterations):
-        transfer = np.exp(np.clip(p[0] - 2 * np.pi**2 * (p[1:4] @ quadratic), -15, 4))
+        transfer = np.exp(np.clip(p[0] + p[1:4] @ growth, -15, 4))
         like = float(np.clip(p[6], 0.3, MOST_ALIKE))
         floor_f, floor_r = n_frame * np.exp(p[4]), n_reference_bins * np.exp(p[5])
         a, b, d = signal * transfer**2 + floor_f, like * signal * transfer, signal + floor_r
         determinant = a * d - b * b
         ip, iq, ir = d / determinant, -b / determinant, a / determinant
-        metric = (
-            np.array(
-                [
-                    [ip**2, 2 * ip * iq, iq**2],
-                    [2 * ip * iq, 2 * (ip * ir + iq**2), 2 * iq * ir],
-                    [iq**2, 2 * iq * ir, ir**2],
-                ]
-            )
-            * modes
-        )
-        zero = np.zeros_like(a)
-        by_transfer = np.stack([2 * signal * transfer**2, b, zero])
-        jacobian = np.stack(
-            [
-                by_transfer,
-                *(-2 * np.pi**2 * q * by_transfer for q in quadratic),
-                np.stack([zero + floor_f, zero, zero]),
-                np.stack([zero, zero, floor_r]),
-                np.stack([zero, signal * transfer, zero]),
-            ]
-        )
-        by_signal = np.stack([signal * transfer**2, b, signal])  # per log signal
-        residual = seen - np.stack([a, b, d])
-        weighted = np.einsum("klb,ilb->ikb", metric, jacobian)
-        score = np.einsum("ikb,kb->i", weighted, residual) - precision * (p - start)
-        fisher = np.einsum("ikb,jkb->ij", weighted, jacobian) + np.diag(precision)
-        weighted_signal = np.einsum("klb,lb->kb", metric, by_signal)
-        own = np.einsum("kb,kb->b", weighted_signal, by_signal) + 1 / SIGNAL_SPREAD**2
-        mixed = np.einsum("ikb,kb->ib", weighted, by_signal)
-        own_score = np.einsum("kb,kb->b", weighted_signal, residual) - np.log(signal / expected) / SIGNAL_SPREAD**2
+        metric[0, 0], metric[1, 1], metric[2, 2] = ip**2, 2 * (ip * ir + iq**2), ir**2
+        metric[0, 1] = metric[1, 0] = 2 * ip * iq
+        metric[1, 2] = metric[2, 1] = 2 * iq * ir
+        metric[0, 2] = metric[2, 0] = iq**2
+        metric *= modes
+        # Derivatives of (a, b, d): by gain and kernel, by the two floors, by likeness, and (last row) by the log of the bin's signal.
+        by_signal = jacobian[-1]
+        by_signal[0], by_signal[1], by_signal[2] = signal * transfer**2, b, signal
+        jacobian[0, 0], jacobian[0, 1] = 2 * by_signal[0], b
+        np.multiply(growth[:, None], jacobian[0, :2], out=jacobian[1:4, :2])
+        jacobian[4, 0], jacobian[5, 2], jacobian[6, 1] = floor_f, floor_r, signal * transfer
+        residual[0], residual[1], residual[2] = seen[0] - a, seen[1] - b, seen[2] - d
+        weighted_all = np.einsum("klb,ilb->ikb", metric, jacobian)
+        weighted, weighted_signal = weighted_all[:-1], weighted_all[-1]
+        flat = weighted.reshape(len(p), -1)
+        score = flat @ residual.ravel() - precision * (p - start)
+        fisher = flat @ jacobian[:-1].reshape(len(p), -1).T + np.diag(precision)
+        own = (weighted_signal * by_signal).sum(0) + 1 / SIGNAL_SPREAD**2
+        mixed = (weighted * by_signal).sum(1)
+        own_score = (weighted_signal * residual).sum(0) - np.log(signal / expected) / SIGNAL_SPREAD**2
         reduced = fisher - (mixed / own) @ mixed.T
         step = np.linalg.solve(reduced, score - mixed @ (own_score / own))
         signal_step = (own_score - step @ mixed) / own
@@ -245,50 +215,13 @@ def _gauss_newton(  # noqa: PLR0917
     return parameters, covariance
 
 
-class BlurHypotheses:
-    """What a kernel may be, with prior odds: sharp, a line of any direction, defocus, or a reference that was itself blurred.
-
-    Parameters
-    ----------
-    limit_px
-        Extent from which a frame counts as blurred, unbinned px.
-    prior_blurred
-        Share of blurred frames expected.
-    retake_odds
-        Log odds from which to reject.
-    """
-
-    def __init__(self, limit_px: float, prior_blurred: float = 0.15, retake_odds: float = RETAKE_ODDS) -> None:
-        self.limit_px = limit_px
-        self.retake_odds = retake_odds
-        extents = np.arange(1.0, 20.01, 0.5)
-        angles = np.deg2rad(np.arange(0, 180, 15))
-        length, angle = (item.ravel() for item in np.meshgrid(extents, angles))
-        line = length**2 / 12 * np.stack([np.cos(angle) ** 2, np.cos(angle) * np.sin(angle), np.sin(angle) ** 2])
-        round_ = extents**2 / 12 * np.array([[1.0], [0.0], [1.0]])
-        self.kernels: Float = np.concatenate([np.zeros((3, 1)), line, round_, -line], axis=1)
-        self.extents: Float = np.concatenate([[0.0], length, extents, -length])
-        shares = (1 - 1.3 * prior_blurred, prior_blurred, 0.2 * prior_blurred, 0.1 * prior_blurred)
-        counts = (1, length.size, extents.size, length.size)
-        self.log_prior: Float = np.concatenate(
-            [np.full(n, np.log(share / n)) for share, n in zip(shares, counts, strict=True)]
-        )
-
-    def weigh(self, fit: KernelFit) -> tuple[float, float, float]:
-        """Return the score of blur beyond the limit, log odds of a reference blurred beyond it, and the mean extent (signed px)."""
-        largest = float(np.abs(fit.kernel).max())
-        difference = self.kernels - fit.kernel[:, None]
-        covariance = fit.covariance + np.diag([1.0, 0.5, 1.0]) * (0.15 + 0.08 * largest) ** 2
-        log_weight = self.log_prior - 0.5 * np.einsum("ib,ib->b", difference, np.linalg.solve(covariance, difference))
-        blurred, sharper = self.extents >= self.limit_px, self.extents <= -self.limit_px
-        total = logsumexp(log_weight)
-        odds = float(logsumexp(log_weight[blurred]) - logsumexp(log_weight[~blurred])) - self.retake_odds
-        sharper_odds = float(logsumexp(log_weight[sharper]) - logsumexp(log_weight[~sharper]))
-        return odds, sharper_odds, float(np.exp(log_weight - total) @ self.extents)
-
-
-def judge(
-    fit: KernelFit, hypotheses: BlurHypotheses, pixel_size_um: float, relative_to: str, reference_frames: int = 1
+def judge(  # noqa: PLR0917
+    fit: KernelFit,
+    hypotheses: BlurHypotheses,
+    pixel_size_um: float,
+    relative_to: str,
+    reference_frames: int = 1,
+    scored_by: BlurHypotheses | None = None,
 ) -> tuple[BlurResult, bool]:
     """Turn a fitted kernel into a verdict, and whether the reference was itself blurred beyond the limit.
 
@@ -304,12 +237,15 @@ def judge(
         Names the reference in the reason.
     reference_frames
         Frames averaged into the reference: the more agreed on its sharpness, the harder is it to overturn.
+    scored_by
+        Gives the score; None: `hypotheses`.
     """
     limit_px = hypotheses.limit_px
     largest, smallest, angle_deg, error = fit.principal()
     odds, sharper_odds, mean_px = hypotheses.weigh(fit)
     raw_px = float(np.sqrt(12 * max(largest, 0.0)))
     sigma_px = 12 * error / (2 * max(raw_px, limit_px))
+    score = odds if scored_by is None or scored_by is hypotheses else scored_by.weigh(fit)[0]
     blurred = odds > 0
     sharper = sharper_odds > SHARPER_ODDS * (1 + reference_frames) / 2 and smallest < 0
     if blurred:
@@ -327,5 +263,15 @@ def judge(
         reason = (
             f"as sharp as {relative_to}{doubt}" if not sharper else f"sharper than {relative_to}, which was blurred"
         )
-    result = BlurResult(odds, extent_px, extent_px * pixel_size_um, float(sigma_px), angle_deg, kind, blurred, reason)
+    result = BlurResult(
+        score=score,
+        extent_px=extent_px,
+        extent_um=extent_px * pixel_size_um,
+        sigma_extent_px=float(sigma_px),
+        angle_deg=angle_deg,
+        kind=kind,
+        is_blurred=blurred,
+        reason=reason,
+        margin=odds,
+    )
     return result, sharper

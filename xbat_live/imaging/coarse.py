@@ -13,25 +13,52 @@ from xbat_live.imaging.spectrum import Complex2D, Float2D
 
 COARSE = 4
 """Binned px summed along each axis for the search."""
+NEIGHBOUR = 2
+"""Coarse px around a candidate that belong to it."""
 LEAST_OVERLAP = 0.3
 """Share of the frame that must be common to both along each axis."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A coarse shift (binned px, whole numbers) and the correlation over the overlap there."""
+    """A coarse shift.
+
+    Attributes
+    ----------
+    shift_yx
+        Binned px, multiples of `COARSE`.
+    correlation, overlap
+        Correlation coefficient over what both frames have in common there, and its share of the field.
+    height
+        Of the whitened cross-correlation, over the highest one.
+    """
 
     shift_yx: tuple[int, int]
     correlation: float
     overlap: float
+    height: float
+
+    @property
+    def score(self) -> float:
+        """Correlation, less for a small overlap."""
+        return self.correlation * float(np.sqrt(self.overlap))
 
 
 @dataclass(frozen=True)
 class CoarseImage:
-    """A frame made ready for the search: background-free, weighted, and its zero-padded spectrum."""
+    """A frame made ready for the search.
+
+    Attributes
+    ----------
+    image, spectrum
+        Background-free and weighted, and its zero-padded spectrum.
+    od
+        Optical density, background included, for a first refinement.
+    """
 
     image: Float2D
     spectrum: Complex2D
+    od: Float2D
 
 
 class CoarseSearch:
@@ -55,49 +82,69 @@ class CoarseSearch:
         fx = fft.rfftfreq(self._padded[1])[None, :]
         radius2 = fy**2 + fx**2
         low = 2.0 / min(coarse)
+        self.weight: Float2D = np.ones(coarse, np.float32)
+        self._support: Float2D = self.weight
+        self._support_of: Float2D | None = None
+        # Lags in ascending order, so that neighbours are neighbours
+        self._lags = [np.arange(-most, most + 1) for most in (int(n * (1 - LEAST_OVERLAP)) for n in coarse)]
         self._band = (np.exp(-radius2 / (2 * 0.2**2)) * (1 - np.exp(-radius2 / (2 * low**2)))).astype(np.float32)
 
     def prepare(self, od: Float2D, weight: Float2D) -> CoarseImage:
         """Return the coarse image of a frame (binned optical density and weight) and its spectrum."""
+        if weight is not self._support_of:
+            self._support_of = weight
+            self._support = np.maximum(bin_sum(weight, COARSE), 1e-3)
+            self.weight = np.clip(self._support / COARSE**2, 0, 1)
         small = bin_sum(od * weight, COARSE)
-        support = np.maximum(bin_sum(weight, COARSE), 1e-3)
-        small /= support
-        smooth = np.clip(support / COARSE**2, 0, 1)
-        small -= ndimage.uniform_filter(small, max(5, min(self.shape) // 4))
-        small *= smooth
-        small -= small.mean()
-        return CoarseImage(small, fft.rfft2(small * self._taper, self._padded, workers=self.workers))
+        small /= self._support
+        image = small - ndimage.uniform_filter(small, max(5, min(self.shape) // 4))
+        image *= self.weight
+        image -= image.mean()
+        return CoarseImage(image, fft.rfft2(image * self._taper, self._padded, workers=self.workers), small)
 
     def candidates(self, reference: CoarseImage, moved: CoarseImage, count: int = 4) -> list[Candidate]:
         """Return coarse shifts from `reference` to `moved`, best first."""
         cross = moved.spectrum * reference.spectrum.conj()
         magnitude = np.abs(cross)
-        cross *= self._band / (magnitude + np.float32(1e-3) * magnitude.max() + np.float32(1e-20)) ** np.float32(0.7)
+        magnitude += np.float32(1e-3) * magnitude.max() + np.float32(1e-20)
+        # Softly whitened: over the power three quarters, by square roots because np.power takes ten times as long
+        np.sqrt(magnitude, out=magnitude)
+        magnitude *= np.sqrt(magnitude)
+        np.divide(self._band, magnitude, out=magnitude)
+        cross *= magnitude
         surface = fft.irfft2(cross, self._padded, workers=self.workers)
-        limit = [int(n * (1 - LEAST_OVERLAP)) for n in self.shape]
-        rows = np.r_[0 : limit[0] + 1, self._padded[0] - limit[0] : self._padded[0]]
-        columns = np.r_[0 : limit[1] + 1, self._padded[1] - limit[1] : self._padded[1]]
-        rows, columns = np.unique(rows), np.unique(columns)
+        rows, columns = self._lags
         surface = surface[np.ix_(rows, columns)]
-        found = []
+        found: list[Candidate] = []
+        top = float(surface.max())
+        surface = _maxima(surface)
         for _ in range(count):
             iy, ix = np.unravel_index(int(surface.argmax()), surface.shape)
-            if not surface[iy, ix] > 0:
+            height = float(surface[iy, ix])
+            if not height > 0:
                 break
-            dy, dx = (
-                (int(i) + n // 2) % n - n // 2 for i, n in zip((rows[iy], columns[ix]), self._padded, strict=True)
-            )
-            found.append(self._verify(reference.image, moved.image, dy, dx))
-            surface[max(iy - 3, 0) : iy + 4, max(ix - 3, 0) : ix + 4] = -np.inf
-        return sorted(found, key=lambda c: -c.correlation * np.sqrt(c.overlap))
+            dy, dx = int(rows[iy]), int(columns[ix])
+            found.append(self._verify(reference.image, moved.image, dy, dx, height / top))
+            surface[max(iy - NEIGHBOUR, 0) : iy + NEIGHBOUR + 1, max(ix - NEIGHBOUR, 0) : ix + NEIGHBOUR + 1] = -np.inf
+        return sorted(found, key=lambda c: -c.score)
 
-    def _verify(self, reference: Float2D, image: Float2D, dy: int, dx: int) -> Candidate:
+    def _verify(self, reference: Float2D, image: Float2D, dy: int, dx: int, height: float) -> Candidate:
         ny, nx = reference.shape
         moved = image[max(dy, 0) : ny + min(dy, 0), max(dx, 0) : nx + min(dx, 0)]
         still = reference[max(-dy, 0) : ny + min(-dy, 0), max(-dx, 0) : nx + min(-dx, 0)]
         overlap = moved.size / image.size
         if overlap < LEAST_OVERLAP / 2:
-            return Candidate((dy * COARSE, dx * COARSE), 0.0, overlap)
+            return Candidate((dy * COARSE, dx * COARSE), 0.0, overlap, height)
         a, b = moved - moved.mean(), still - still.mean()
         scale = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
-        return Candidate((dy * COARSE, dx * COARSE), float(np.vdot(a, b)) / max(scale, 1e-20), overlap)
+        return Candidate((dy * COARSE, dx * COARSE), float(np.vdot(a, b)) / max(scale, 1e-20), overlap, height)
+
+
+def _maxima(surface: Float2D) -> Float2D:
+    """Return the surface with all but its local maxima set to -inf: the slope of a wide peak is no candidate of its own."""
+    middle = surface[1:-1, 1:-1]
+    highest = (middle >= surface[:-2, 1:-1]) & (middle >= surface[2:, 1:-1])
+    highest &= (middle >= surface[1:-1, :-2]) & (middle >= surface[1:-1, 2:])
+    result = np.full_like(surface, -np.inf)
+    np.copyto(result[1:-1, 1:-1], middle, where=highest)
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 Float2D = NDArray[np.float32]
+Float1D = NDArray[np.float32]
 
 LEAST_COUNTS = 1.0
 UNLIT_FRACTION = 0.02
 FLAT_SMOOTHING_PX = 16.0
+STRIP_ROWS = 128
 
 
 def optical_density(frame: ArrayLike, flat: ArrayLike, dark: ArrayLike) -> Float2D:
@@ -52,12 +55,39 @@ def optical_density(frame: ArrayLike, flat: ArrayLike, dark: ArrayLike) -> Float
 def bin_sum(frame: NDArray[Any], factor: int) -> Float2D:
     """Return sums over `factor` x `factor` blocks, float32 of shape (ny // factor, nx // factor); a remainder is cut off."""
     ny, nx = (n // factor * factor for n in frame.shape)
+    packed = frame.dtype == np.uint16 and factor % 2 == 0 and nx % 2 == 0 and frame.strides[1] == 2
+    if not (packed and frame.shape[1] % 2 == 0 and frame.strides[0] % 4 == 0 and sys.byteorder == "little"):
+        return _bin_strided(frame[:ny, :nx], factor)
+    # Two pixels per 32-bit word: half the operations, in strips that stay in the cache. Sums reach 65535 * factor**2 < 2**32.
+    words = frame.view(np.uint32)[:ny, : nx // 2]
+    low, half = np.uint32(0xFFFF), factor // 2
+    binned = np.empty((ny // factor, nx // factor), np.float32)
+    strip = max(STRIP_ROWS // factor, 1) * factor
+    for top in range(0, ny, strip):
+        block = words[top : top + strip]
+        pairs = block & low
+        pairs += block >> np.uint32(16)
+        rows = pairs[0::factor] + pairs[1::factor]
+        for start in range(2, factor):
+            rows += pairs[start::factor]
+        if half > 1:
+            total = rows[:, 0::half] + rows[:, 1::half]
+            for start in range(2, half):
+                total += rows[:, start::half]
+            rows = total
+        binned[top // factor : top // factor + len(rows)] = rows
+    return binned
+
+
+def _bin_strided(frame: NDArray[Any], factor: int) -> Float2D:
     # Strided sums: several times faster than reshape-and-sum for small factors; rows first, they are contiguous.
-    rows = frame[0:ny:factor, :nx].astype(np.float32)
+    rows = frame[0::factor].astype(np.float32)
     for start in range(1, factor):
-        rows += frame[start:ny:factor, :nx]
-    total = rows[:, 0::factor].copy()
-    for start in range(1, factor):
+        rows += frame[start::factor]
+    if factor == 1:
+        return rows
+    total = rows[:, 0::factor] + rows[:, 1::factor]
+    for start in range(2, factor):
         total += rows[:, start::factor]
     return total
 
@@ -74,14 +104,14 @@ class Corrected:
         Counts above dark per unbinned pixel, mean over the lit area.
     transmission
         Mean of light over the flat's in the lit area, divided by the beam scale; about 1 without sample.
-    contrast
-        Weighted standard deviation of the optical density (noise included).
+    row_light
+        Light of the lit part of every row over the flat's, shape (ny // bin,); NaN where most of the row is unlit.
     """
 
     od: Float2D
     light: float
     transmission: float
-    contrast: float
+    row_light: Float1D
 
 
 class Corrector:
@@ -105,11 +135,13 @@ class Corrector:
         self._flat_counts: Float2D | None = None
         self.has_dark = False
         self.has_flat = False
-        self._light: Float2D = np.ones(self.binned_shape, np.float32)
         self._log_light: Float2D = np.zeros(self.binned_shape, np.float32)
         self.weight: Float2D = np.ones(self.binned_shape, np.float32)
         self.lit: NDArray[np.bool_] = np.ones(self.binned_shape, bool)
         self._lit_everywhere = True
+        self._lit_share: Float2D = self.weight
+        self._lit_count = self._weight_sum = self._reference = 1.0
+        self._row_reference: Float1D = np.ones(self.binned_shape[0], np.float32)
         self._ready = False
 
     def set_dark(self, dark: ArrayLike) -> None:
@@ -149,26 +181,17 @@ class Corrector:
         counts -= self._dark
         if not self._ready:
             self._use_light(_smooth_illumination(counts))
-        lit = self._lit_everywhere
-        light = float(counts.mean() if lit else counts[self.lit].mean())
-        reference = float(self._light.mean() if lit else self._light[self.lit].mean())
-        np.maximum(counts, LEAST_COUNTS, out=counts)
+        # Sums in float64 or per row: a float32 sum over a whole frame would lose digits.
+        rows = counts.sum(1) if self._lit_everywhere else np.einsum("ij,ij->i", counts, self._lit_share)
+        light = float(rows.sum(dtype=np.float64)) / self._lit_count
+        with np.errstate(invalid="ignore", divide="ignore"):
+            row_light = rows / self._row_reference
+        if counts.min() < LEAST_COUNTS:
+            np.maximum(counts, LEAST_COUNTS, out=counts)
         np.log(counts, out=counts)
         od = np.subtract(self._log_light, counts, out=counts)
-        weights = self.weight
-        total = float(weights.sum())
-        od -= float(np.vdot(weights, od)) / total
-        contrast = float(np.sqrt(max(np.vdot(weights, od * od) / total, 0.0)))
-        return Corrected(od, light / self.bin**2, light / reference / beam_scale, contrast)
-
-    def row_light(self, frame: NDArray[Any]) -> tuple[Float2D, Float2D]:
-        """Return the mean light per row over the flat's (NaN where the row is unlit), and the standard deviation of its raw counts."""
-        counts = np.asarray(frame[:, ::4], np.float32)
-        reference = np.where(self.lit, self._light, 0).sum(1)
-        rows = bin_sum(frame, self.bin) - self._dark
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = np.where(self.lit.mean(1) > 0.2, np.where(self.lit, rows, 0).sum(1) / reference, np.nan)
-        return ratio.astype(np.float32), counts.std(1)
+        od -= float(np.vdot(self.weight, od)) / self._weight_sum
+        return Corrected(od, light / self.bin**2, light / self._reference / beam_scale, row_light)
 
     def _checked(self, what: str, image: ArrayLike) -> Float2D:
         array = np.asarray(image)
@@ -189,7 +212,12 @@ class Corrector:
         # Noise of the optical density goes as 1/sqrt(light): this weight makes it white, and fades the unlit parts out softly.
         root = np.sqrt(np.clip(smooth / bright, 0.0, 1.0))
         self.weight = np.where(self.lit, np.clip((root - 0.1) / 0.9, 0.0, 1.0), 0).astype(np.float32)
-        self._light = light
+        self._weight_sum = max(float(self.weight.sum(dtype=np.float64)), 1e-12)
+        self._lit_share = self.lit.astype(np.float32)
+        self._lit_count = max(float(self.lit.sum()), 1.0)
+        by_row = np.where(self.lit, light, 0).sum(1)
+        self._reference = float(by_row.sum(dtype=np.float64)) / self._lit_count
+        self._row_reference = np.where(self.lit.mean(1) > 0.2, by_row, np.nan).astype(np.float32)
         self._log_light = np.log(np.maximum(light, LEAST_COUNTS))
         self._ready = True
 

@@ -15,6 +15,11 @@ LEAST_SIGNIFICANCE = 6.5
 """Standard deviations; mismatched frames reach about 4.5 within the search range."""
 LEAST_COARSE = 0.2
 AMBIGUITY = 0.9
+FAR_APART = 16
+"""Binned px."""
+AS_SHARP = 0.5
+AS_WELL = 0.8
+"""Coarse correlations are lowered by up to this factor when the shift lies between coarse pixels."""
 MOST_SIGMA_PX = 0.7
 HANDOVER = 0.9
 MOST_KEYFRAMES = 6
@@ -88,18 +93,21 @@ class KeyframeChain:
         active = self._active
         if active is None:
             raise RuntimeError("no keyframe yet: call start() with the first sharp frame")
-        found = engine.search(active, engine.coarse.prepare(od, weight))
+        image = engine.coarse.prepare(od, weight)
+        found = engine.search(active, image)
         if not found or found[0].correlation < LEAST_COARSE:
             return self._lost("no structure in common with the keyframe: moved out of the field, or another sample")
         if _ambiguous(found):
             return self._lost("two shifts fit equally well (periodic sample?)")
-        pair, keyframe = engine.refine(active, od, found[0].shift_yx), active
+        keyframe = active
+        near = engine.approximate(active, image, found[0].shift_yx)
+        rough = np.array(found[0].shift_yx, float) if near is None else near
+        pair = engine.refine(active, od, rough, near=near is not None)
         if pair is not None and len(self.keyframes) > 1:
             position = active.position_yx + pair.shift_yx
             nearest = min(self.keyframes, key=lambda k: float(np.abs(k.position_yx - position).max()))
             if nearest is not active:
-                rough = np.rint(position - nearest.position_yx).astype(int)
-                better = engine.refine(nearest, od, (int(rough[0]), int(rough[1])))
+                better = engine.refine(nearest, od, position - nearest.position_yx, near=True)
                 if better is not None and better.significance > LEAST_SIGNIFICANCE:
                     pair, keyframe = better, nearest
         if pair is None:
@@ -115,7 +123,10 @@ class KeyframeChain:
         if np.abs(position - coarse_yx).max() > 12:
             return self._lost("coarse and fine shift disagree", confidence)
         scale = engine.bin
-        covariance = (keyframe.covariance + keyframe.zero_covariance + pair.covariance) * scale**2
+        # Noise of an averaged reference is in `zero_covariance` already; of the pair's own only the frame's share is left.
+        averaged = pair.reference_frames
+        own = pair.covariance * (averaged / (averaged + 1) if averaged > 1 else 1.0)
+        covariance = (keyframe.covariance + keyframe.zero_covariance + own) * scale**2
         sigma = np.sqrt(np.diag(covariance))
         if float(np.sqrt(np.diag(pair.covariance)).max()) * scale > MOST_SIGMA_PX:
             return self._lost(f"shift uncertain by {sigma.max():.2f} px, limit {MOST_SIGMA_PX:g} px", confidence, pair)
@@ -140,7 +151,7 @@ class KeyframeChain:
         for earlier, earlier_yx in list(self._recent)[:-1]:
             whole = np.rint(earlier_yx - position).astype(int)
             if (np.abs(whole) <= self.engine.margin).all():
-                edge = self.engine.refine(added, earlier, (int(whole[0]), int(whole[1])))
+                edge = self.engine.refine(added, earlier, earlier_yx - position, near=True)
                 if edge is not None and edge.significance > LEAST_SIGNIFICANCE:
                     added.absorb(edge)
         return added
@@ -162,8 +173,7 @@ class KeyframeChain:
             (k for k in self.keyframes if k is not keyframe), key=lambda k: float(np.abs(k.position_yx - rough).max())
         )
         for other in others[:2]:
-            whole = np.rint(rough - other.position_yx).astype(int)
-            edge = self.engine.refine(other, od, (int(whole[0]), int(whole[1])))
+            edge = self.engine.refine(other, od, rough - other.position_yx, near=True)
             if edge is None or edge.significance < LEAST_SIGNIFICANCE:
                 continue
             if np.abs(other.position_yx + edge.shift_yx - rough).max() < 1.0:
@@ -196,12 +206,14 @@ class KeyframeChain:
 
 
 def _ambiguous(found: list[Candidate]) -> bool:
+    """Whether another shift fits as well: far away by the correlation alone, anywhere when its peak is nearly as sharp, too."""
     best = found[0]
     for other in found[1:]:
         apart = np.abs(np.subtract(best.shift_yx, other.shift_yx)).max()
-        if apart >= 16 and other.correlation * np.sqrt(other.overlap) > AMBIGUITY * best.correlation * np.sqrt(
-            best.overlap
-        ):
+        if min(other.height, best.height) > AS_SHARP * max(other.height, best.height):
+            if other.correlation > AS_WELL * best.correlation:
+                return True
+        elif apart >= FAR_APART and other.score > AMBIGUITY * best.score:
             return True
     return False
 

@@ -19,9 +19,13 @@ from xbat_live.imaging.blur import (
     fit_pair,
     judge,
 )
+from xbat_live.imaging.calibration import BlurCalibration
+from xbat_live.imaging.checks import check_raw
 from xbat_live.imaging.correction import Corrector, Float2D
 from xbat_live.imaging.keyframes import KeyframeChain, Located
 from xbat_live.imaging.registration import Keyframe, ShiftEngine
+from xbat_live.imaging.spectrum import Float
+from xbat_live.imaging.tiles import tile_mean
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ class ShiftResult:
 class LiveRegistrar:
     """Rigid registration of a stream of frames of one field of view; every located frame may become a keyframe.
 
+    What the shift of a deforming sample is has to be defined. By default it is that of the structure-rich parts, found by one correlation
+    over the common field. With `robust` it is the mean displacement over the field: see `tile_mean`.
+
     Parameters
     ----------
     shape
@@ -64,6 +71,8 @@ class LiveRegistrar:
         Pixels summed along each axis before the logarithm.
     workers
         Threads of one FFT.
+    robust
+        Return the mean displacement of tiles, so that breathing of the sample does not bias the shift.
     """
 
     def __init__(
@@ -75,22 +84,55 @@ class LiveRegistrar:
         *,
         bin: int = 2,
         workers: int = 1,
+        robust: bool = False,
     ) -> None:
         self.pixel_size_um = pixel_size_um
         self._corrector = Corrector(shape, bin)
         self._corrector.set_dark(dark)
         self._corrector.set_flat(flat)
         self._chain = KeyframeChain(ShiftEngine(self._corrector.binned_shape, bin, workers))
+        self._robust = robust
+        self._offsets: dict[int, Float] = {}
 
     def update(self, frame: ArrayLike) -> ShiftResult:
-        """Register one frame, shape (ny, nx), counts."""
-        od, weight = self._corrector.correct(np.asarray(frame)).od, self._corrector.weight
+        """Register one frame, shape (ny, nx), counts; never raises for what a camera may deliver."""
+        array = np.asarray(frame)
+        check = check_raw(array, self._corrector.shape)
+        if not check.ok:
+            size_y, size_x = self._corrector.shape
+            return ShiftResult(self._chain.last_yx, (size_y / 2, size_x / 2), 0.0, -1, False, check.reason)
+        od, weight = self._corrector.correct(array).od, self._corrector.weight
         if self._chain.empty:
             return _result(self._chain.start(od, weight))
         located = self._chain.locate(od, weight)
-        if located.ok:
-            self._chain.accept(located, od, weight)
+        if not located.ok:
+            return _result(located)
+        handed_over = self._chain.accept(located, od, weight)
+        if not self._robust:
+            return _result(located)
+        located, offset = self._mean(located, od, weight)
+        if handed_over is not None:
+            self._offsets[handed_over.identifier] = offset
+            kept = {keyframe.identifier for keyframe in self._chain.keyframes}
+            self._offsets = {name: value for name, value in self._offsets.items() if name in kept}
         return _result(located)
+
+    def _mean(self, located: Located, od: Float2D, weight: Float2D) -> tuple[Located, Float]:
+        """Return the result under the definition by mean displacement, and its difference to the other one, binned px."""
+        pair, keyframe, scale = located.pair, located.keyframe, self._chain.engine.bin
+        assert pair is not None
+        assert keyframe is not None
+        offset = self._offsets.get(keyframe.identifier, np.zeros(2))
+        mean = tile_mean(keyframe.od, od, weight, pair.shift_yx, pair.static_power, self._chain.engine.workers)
+        covariance = located.covariance
+        if mean is not None:
+            offset = offset + mean.shift_yx - pair.shift_yx
+            covariance = covariance + mean.covariance * scale**2
+        sigma = np.sqrt(np.diag(covariance))
+        moved = dataclasses.replace(
+            located, position_yx=located.position_yx + offset * scale, sigma_yx=sigma, covariance=covariance
+        )
+        return moved, offset
 
 
 def _result(located: Located) -> ShiftResult:
@@ -118,7 +160,7 @@ class BlurScreen:
     pixel_size_um
         Unbinned pixel, um.
     limit_px
-        Blur extent that is rejected, unbinned px.
+        Blur extent that is rejected until frames tell how far sharp ones scatter (see `BlurCalibration`), unbinned px.
     """
 
     def __init__(
@@ -129,7 +171,8 @@ class BlurScreen:
         self._corrector.set_dark(dark)
         self._corrector.set_flat(flat)
         self._engine = ShiftEngine(self._corrector.binned_shape, 2)
-        self._hypotheses = BlurHypotheses(limit_px)
+        self._calibration = BlurCalibration(limit_px, 2.0)
+        self._scored_by = BlurHypotheses(limit_px)
         self._first_hypotheses = BlurHypotheses(FIRST_LIMIT * limit_px, retake_odds=FIRST_RETAKE_ODDS)
         self._chain = KeyframeChain(self._engine)
         self._reference: Keyframe | None = None
@@ -157,17 +200,20 @@ class BlurScreen:
             located = self._chain.locate(od, weight)
             pair = located.pair if located.ok else None
         else:
-            whole = np.rint(np.subtract(shift_yx_px, self._reference_yx_px) / self._engine.bin).astype(int)
-            pair = self._engine.refine(self._reference, od, (int(whole[0]), int(whole[1])))
+            relative = np.subtract(shift_yx_px, self._reference_yx_px) / self._engine.bin
+            pair = self._engine.refine(self._reference, od, relative, near=True)
         if pair is None:
             return dataclasses.replace(NOT_JUDGED, reason="blur not judged: nothing in common with the reference")
+        fit, hypotheses = fit_pair(pair), self._calibration.hypotheses
         blur, sharper = judge(
-            fit_pair(pair), self._hypotheses, self.pixel_size_um, "the reference", pair.reference_frames
+            fit, hypotheses, self.pixel_size_um, "the reference", pair.reference_frames, self._scored_by
         )
         if sharper:
             self._refer_to(od, shift_yx_px)
-        elif not blur.is_blurred and blur.extent_px < KEYFRAME_SHARE * self._hypotheses.limit_px:
-            self._reference.absorb(pair)
+        elif not blur.is_blurred:
+            self._calibration.accept(fit)
+            if blur.extent_px < KEYFRAME_SHARE * hypotheses.limit_px:
+                self._reference.absorb(pair)
         return blur
 
     def _refer_to(self, od: Float2D, shift_yx_px: tuple[float, float] | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,66 +22,24 @@ from xbat_live.imaging.blur import (
     fit_pair,
     judge,
 )
+from xbat_live.imaging.calibration import BlurCalibration
 from xbat_live.imaging.checks import check_light, check_raw
 from xbat_live.imaging.correction import Corrected, Corrector
+from xbat_live.imaging.first_frames import Field, FirstFrames
 from xbat_live.imaging.keyframes import KeyframeChain, Located, structure_significance
 from xbat_live.imaging.registration import ShiftEngine
+from xbat_live.imaging.verdict import FrameVerdict
 
 logger = logging.getLogger(__name__)
 
-DUPLICATE_STRIDE = 4
-"""Every fourth row is kept to recognise a duplicate; a caller may reuse its buffer."""
-ALIKE_PX = 2.4
-"""Two first frames whose blur differs by less than a line of this length are anisotropic in the same way, unbinned px."""
+__all__ = ["FramePipeline", "FrameVerdict"]
+
+MOST_CONDITIONS = 16
+
+DUPLICATE_STRIDE = 16
+"""Every sixteenth row is kept to recognise a duplicate; a caller may reuse its buffer."""
 LEAST_STRUCTURE = 5.0
 """Standard deviations of power above the noise floor below which a frame counts as blank."""
-
-
-@dataclass(frozen=True)
-class FrameVerdict:
-    """What the pipeline says about one frame; plain values only, so that it can go into documents.
-
-    Attributes
-    ----------
-    kind
-        ``accepted``, ``blurred``, ``lost``, or what a check found: ``blank``, ``saturated``, ``nan``, ``duplicate``, ``wrong shape``,
-        ``wrong dtype``, ``shutter closed``, ``underexposed``, ``dead rows``.
-    accepted
-        True when the frame is fit for analysis.
-    reason
-        One sentence for people: value, unit, limit; and what references were missing.
-    shift_yx_px, sigma_yx_px
-        Content shift (y, x) against the first accepted frame of this key and its standard uncertainty, unbinned px. When `located` is
-        False: the last good shift, with half the field as uncertainty.
-    located
-        True when the shift was measured (it can be for a blurred frame).
-    confidence
-        0 to 1; 0.5 is the least that is believed.
-    keyframe_id
-        Keyframe the shift was measured against (itself for a new one); -1 when none.
-    reanchored
-        True when this frame turned out sharper than the reference, which was therefore blurred: earlier verdicts on this key were made
-        against a blurred frame.
-    blur
-        How blurred; see `BlurResult`.
-    transmission
-        Mean light over the flat's, 1 without sample.
-    elapsed_ms
-        Time taken, ms.
-    """
-
-    kind: str
-    accepted: bool
-    reason: str
-    shift_yx_px: tuple[float, float]
-    sigma_yx_px: tuple[float, float]
-    located: bool
-    confidence: float
-    keyframe_id: int
-    reanchored: bool
-    blur: BlurResult
-    transmission: float
-    elapsed_ms: float
 
 
 class FramePipeline:
@@ -102,7 +60,8 @@ class FramePipeline:
     dark_offset
         Counts/px taken as dark until `set_dark` is called.
     blur_limit_px
-        Blur extent in unbinned px from which a frame is rejected.
+        Blur extent in unbinned px from which a frame is rejected until the frames themselves tell how far sharp ones scatter, see
+        `BlurCalibration`.
     max_fields
         Fields of view remembered; the one unused for longest is forgotten first.
 
@@ -137,10 +96,15 @@ class FramePipeline:
         self._corrector = Corrector(self.shape, bin, dark_offset)
         self._dark_offset = dark_offset
         self._engine = ShiftEngine(self._corrector.binned_shape, bin, workers)
-        self._hypotheses = BlurHypotheses(blur_limit_px)
+        self._blur_limit_px = float(blur_limit_px)
+        self._conditions: tuple[float | None, float | None] = (None, None)
+        self._calibrations: OrderedDict[tuple[float | None, float | None], BlurCalibration] = OrderedDict()
+        self._calibration = self._calibrated()
+        self._consecutive_rejects = 0
+        self._scored_by = BlurHypotheses(blur_limit_px)
         self._first_hypotheses = BlurHypotheses(FIRST_LIMIT * blur_limit_px, retake_odds=FIRST_RETAKE_ODDS)
-        self._fields: OrderedDict[str, KeyframeChain] = OrderedDict()
-        self._suspects: OrderedDict[str, KeyframeChain] = OrderedDict()
+        self._fields: OrderedDict[Field, KeyframeChain] = OrderedDict()
+        self._suspects = FirstFrames(self._engine, max_fields)
         self._previous: NDArray[np.generic] | None = None
 
     def set_flat(self, flat: ArrayLike) -> None:
@@ -152,7 +116,7 @@ class FramePipeline:
             Wrong shape, not finite, or no light above the dark.
         """
         self._corrector.set_flat(flat)
-        self._engine.static_ratio = None
+        self._engine.forget_static()
 
     def set_dark(self, dark: ArrayLike) -> None:
         """Take the dark (one, or the mean of several), shape (ny, nx), counts.
@@ -164,15 +128,49 @@ class FramePipeline:
         """
         self._corrector.set_dark(dark)
 
+    def set_conditions(self, energy_ev: float, exposure_s: float) -> None:
+        """Tell energy (eV) and exposure time (s) of the frames to come.
+
+        At another energy fields of view start anew, because contrast changes or inverts across an edge; those of an energy seen before are
+        taken up again. At another energy or exposure the blur limit is learnt anew. Flat and dark stay: set those of the new conditions.
+
+        Raises
+        ------
+        ValueError
+            Values that are not finite and above zero.
+        """
+        if not (0 < energy_ev < np.inf and 0 < exposure_s < np.inf):
+            raise ValueError(
+                f"conditions: energy {energy_ev} eV and exposure {exposure_s} s must be finite and above 0"
+            )
+        self._conditions = (float(energy_ev), float(exposure_s))
+        self._calibration = self._calibrated()
+
+    @property
+    def blur_limit_px(self) -> float:
+        """Blur extent from which frames are rejected at present, unbinned px."""
+        return self._calibration.limit_px
+
+    @property
+    def consecutive_rejects(self) -> int:
+        """Frames rejected in a row, of whatever field."""
+        return self._consecutive_rejects
+
     def reset(self, key: str | None = None) -> None:
-        """Forget one field of view, or all: the next frame of it becomes its first."""
-        if key is None:
-            self._fields.clear()
-            self._suspects.clear()
-        else:
-            self._fields.pop(key, None)
-            self._suspects.pop(key, None)
+        """Forget one field of view (at all energies), or all: the next frame of it becomes its first."""
+        for field in [f for f in self._fields if key is None or f[1] == key]:
+            del self._fields[field]
+        self._suspects.forget(key)
         self._previous = None
+
+    def _calibrated(self) -> BlurCalibration:
+        """Return the calibration of the present conditions, a new one where there is none."""
+        if self._conditions not in self._calibrations:
+            self._calibrations[self._conditions] = BlurCalibration(self._blur_limit_px, float(self._corrector.bin))
+            if len(self._calibrations) > MOST_CONDITIONS:
+                self._calibrations.popitem(last=False)
+        self._calibrations.move_to_end(self._conditions)
+        return self._calibrations[self._conditions]
 
     def process(self, frame: ArrayLike, key: str, *, beam_scale: float = 1.0) -> FrameVerdict:
         """Judge one frame.
@@ -199,26 +197,27 @@ class FramePipeline:
         if check.kind not in ("wrong shape", "wrong dtype"):
             self._previous = array[::DUPLICATE_STRIDE].copy()
         if not check.ok:
-            return self._rejected(key, check.kind, check.reason, 0.0, started)
+            return self._rejected(self._name(key), check.kind, check.reason, 0.0, started)
         corrected = self._corrector.correct(array, beam_scale if beam_scale > 0 else 1.0)
         check = check_light(array, corrected, self._corrector)
         if not check.ok:
-            return self._rejected(key, check.kind, check.reason, corrected.transmission, started)
-        chain = self._field(key)
-        return (
-            self._first(chain, key, corrected, started) if chain.empty else self._later(chain, key, corrected, started)
-        )
+            return self._rejected(self._name(key), check.kind, check.reason, corrected.transmission, started)
+        chain = self._field(self._name(key))
+        return (self._first if chain.empty else self._later)(chain, self._name(key), corrected, started)
 
-    def _field(self, key: str) -> KeyframeChain:
+    def _name(self, key: str) -> Field:
+        return self._conditions[0], key
+
+    def _field(self, key: Field) -> KeyframeChain:
         if key not in self._fields:
             self._fields[key] = KeyframeChain(self._engine)
             if len(self._fields) > self.max_fields:
                 forgotten, _ = self._fields.popitem(last=False)
-                logger.info("field %s forgotten: more than %d fields in use", forgotten, self.max_fields)
+                logger.info("field %s forgotten: more than %d fields in use", forgotten[1], self.max_fields)
         self._fields.move_to_end(key)
         return self._fields[key]
 
-    def _first(self, chain: KeyframeChain, key: str, corrected: Corrected, started: float) -> FrameVerdict:
+    def _first(self, chain: KeyframeChain, key: Field, corrected: Corrected, started: float) -> FrameVerdict:
         engine, weight = self._engine, self._corrector.weight
         whole = engine.whole_spectrum(corrected.od, weight)
         strength = structure_significance(whole.polar, engine.whole, whole.mode_correlation)
@@ -228,35 +227,17 @@ class FramePipeline:
         blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
         reason = ""
         if blur.is_blurred:
-            if not self._as_anisotropic_as_before(key, corrected):
-                self._suspect(key, corrected)
+            if not self._suspects.as_anisotropic(key, corrected.od, weight):
+                self._suspects.remember(key, corrected.od, weight)
                 return self._rejected(key, "blurred", blur.reason, corrected.transmission, started, blur)
             # Vibration is drawn anew with every exposure; structure stays.
             reason = f"structure with a direction of its own ({blur.extent_px:.1f} px), the same in two exposures"
             blur = replace(blur, is_blurred=False, kind="sharp", reason=reason)
-        self._suspects.pop(key, None)
+        self._suspects.forget_field(key)
         located = chain.start(corrected.od, weight)
         return self._verdict("accepted", reason or located.reason, located, blur, corrected, started)
 
-    def _suspect(self, key: str, corrected: Corrected) -> None:
-        """Remember a first frame that looks blurred, to compare the next one with."""
-        self._suspects[key] = KeyframeChain(self._engine)
-        self._suspects[key].start(corrected.od, self._corrector.weight)
-        self._suspects.move_to_end(key)
-        if len(self._suspects) > self.max_fields:
-            self._suspects.popitem(last=False)
-
-    def _as_anisotropic_as_before(self, key: str, corrected: Corrected) -> bool:
-        """Whether this first frame is neither sharper nor more blurred than the suspect before it, in any direction."""
-        if key not in self._suspects:
-            return False
-        located = self._suspects[key].locate(corrected.od, self._corrector.weight)
-        if located.pair is None or not located.ok:
-            return False
-        largest, smallest, _, _ = fit_pair(located.pair).principal()
-        return max(abs(largest), abs(smallest)) < ALIKE_PX**2 / 12
-
-    def _later(self, chain: KeyframeChain, key: str, corrected: Corrected, started: float) -> FrameVerdict:
+    def _later(self, chain: KeyframeChain, key: Field, corrected: Corrected, started: float) -> FrameVerdict:
         weight = self._corrector.weight
         located = chain.locate(corrected.od, weight)
         pair = located.pair
@@ -270,22 +251,29 @@ class FramePipeline:
         if pair is None or not located.ok:
             return self._verdict("lost", located.reason, located, NOT_JUDGED, corrected, started)
         assert located.keyframe is not None
-        fit, keyframe = fit_pair(pair), located.keyframe
+        fit, keyframe, calibration = fit_pair(pair), located.keyframe, self._calibration
+        hypotheses = calibration.hypotheses
         relative = KernelFit(fit.kernel - keyframe.kernel_baseline, fit.covariance)
         blur, sharper = judge(
-            relative, self._hypotheses, self.pixel_size_um, f"keyframe {keyframe.identifier}", pair.reference_frames
+            relative,
+            hypotheses,
+            self.pixel_size_um,
+            f"keyframe {keyframe.identifier}",
+            pair.reference_frames,
+            self._scored_by,
         )
         if blur.is_blurred:
             return self._verdict("blurred", blur.reason, located, blur, corrected, started)
         if sharper:
             fresh = chain.restart(located, corrected.od, weight)
-            reason = f"{blur.reason}; reference replaced, frames of {key} accepted so far may be blurred"
-            logger.warning("field %s: %s", key, reason)
+            reason = f"{blur.reason}; reference replaced, frames of {key[1]} accepted so far may be blurred"
+            logger.warning("field %s: %s", key[1], reason)
             return self._verdict(
                 "accepted", reason, located, blur, corrected, started, keyframe_id=fresh.identifier, reanchored=True
             )
         keyframe.calibrate(fit.kernel)
-        if blur.extent_px > KEYFRAME_SHARE * self._hypotheses.limit_px:
+        calibration.accept(relative)
+        if blur.extent_px > KEYFRAME_SHARE * hypotheses.limit_px:
             return self._verdict("accepted", blur.reason, located, blur, corrected, started)
         handed_over = chain.accept(located, corrected.od, weight)
         identifier = handed_over.identifier if handed_over else None
@@ -305,6 +293,7 @@ class FramePipeline:
     ) -> FrameVerdict:
         own = located.keyframe.identifier if located.keyframe else -1
         (y, x), (sigma_y, sigma_x) = located.position_yx, located.sigma_yx
+        self._consecutive_rejects = 0 if kind == "accepted" else self._consecutive_rejects + 1
         return FrameVerdict(
             kind=kind,
             accepted=kind == "accepted",
@@ -318,13 +307,16 @@ class FramePipeline:
             blur=blur,
             transmission=float(corrected.transmission),
             elapsed_ms=1e3 * (time.perf_counter() - started),
+            consecutive_rejects=self._consecutive_rejects,
+            blur_limit_px=self.blur_limit_px,
         )
 
     def _rejected(  # noqa: PLR0917
-        self, key: str, kind: str, reason: str, transmission: float, started: float, blur: BlurResult = NOT_JUDGED
+        self, key: Field, kind: str, reason: str, transmission: float, started: float, blur: BlurResult = NOT_JUDGED
     ) -> FrameVerdict:
         chain = self._fields.get(key)
         y, x = chain.last_yx if chain else (0.0, 0.0)
+        self._consecutive_rejects += 1
         return FrameVerdict(
             kind=kind,
             accepted=False,
@@ -338,6 +330,8 @@ class FramePipeline:
             blur=blur,
             transmission=float(transmission),
             elapsed_ms=1e3 * (time.perf_counter() - started),
+            consecutive_rejects=self._consecutive_rejects,
+            blur_limit_px=self.blur_limit_px,
         )
 
     def _fallbacks(self) -> str:

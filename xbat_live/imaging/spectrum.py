@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft, sparse
 
 Float2D = NDArray[np.float32]
 Complex2D = NDArray[np.complex64]
@@ -14,8 +15,11 @@ Float = NDArray[np.float64]
 
 N_RADIAL = 14
 N_ANGULAR = 8
+MOST_COHERENCE = 0.98
+SCENE_SLOPE = 3.5
+"""Power law of sharp-edged particles: f**-3 for edges, steeper for rounded ones."""
 NOISE_BAND = 0.43
-"""Radial frequency, cycles per binned pixel, above which (up to the corner of the spectrum) power is taken as noise."""
+"""Frequency along either axis, cycles per binned pixel, above which power is taken as noise."""
 
 
 def fast_even_length(length: int) -> int:
@@ -87,17 +91,22 @@ class CropWindow:
         # Column and row zero carry stripes of the detector and the seam of the window: not signal.
         inside[0, :] = False
         inside[:, 0] = False
-        self._trash = N_RADIAL * N_ANGULAR
-        noise = radius > NOISE_BAND
-        noise[:, -1] = False
-        noise[ny // 2, :] = False
-        self.noise_modes = np.flatnonzero(noise)
-        self.noise_index = np.nonzero(noise)
-        self.polar_index = np.where(inside, radial * N_ANGULAR + angular, self._trash).ravel()
-        self.modes = np.bincount(self.polar_index, minlength=self._trash + 1)[: self._trash].reshape(
-            N_RADIAL, N_ANGULAR
+        # The noise band as contiguous blocks: rows and columns of high frequency, without the Nyquist ones.
+        rows = int(np.ceil(NOISE_BAND * ny))
+        columns = int(np.ceil(NOISE_BAND * nx))
+        last = nx // 2
+        middle = ny // 2
+        self.noise_blocks = (
+            (slice(rows, middle), slice(1, last)),
+            (slice(middle + 1, ny - rows + 1), slice(1, last)),
+            (slice(1, rows), slice(columns, last)),
+            (slice(ny - rows + 1, ny), slice(columns, last)),
         )
+        polar_index = np.where(inside, radial * N_ANGULAR + angular, N_RADIAL * N_ANGULAR).ravel()
+        self._gather = _gathering(polar_index, N_RADIAL * N_ANGULAR)
+        self.modes = np.bincount(polar_index, minlength=N_RADIAL * N_ANGULAR + 1)[:-1].reshape(N_RADIAL, N_ANGULAR)
         modes = np.maximum(self.modes, 1)
+        self._angular_share = self.modes / np.maximum(self.modes.sum(1, keepdims=True), 1)
         sums = (
             self._binned(weight) / modes
             for weight in np.broadcast_arrays(
@@ -108,16 +117,52 @@ class CropWindow:
             item / scale for item, scale in zip(sums, (self.bin, *(self.bin**2,) * 3), strict=True)
         )
         self.polar_quadratic = np.stack([fx2, fxy, fy2])
-        # Smooth radial index for weights that must cover every mode
-        self.radial_index = np.clip(radial, 0, N_RADIAL - 1)
-        self.radial_modes = np.maximum(np.bincount(self.radial_index.ravel(), minlength=N_RADIAL), 1)
-        self.usable = (radius >= lowest / 1.5) & (radius < 0.5)
+        # Radial index of every mode; one more than the last where a mode must not count.
+        usable = (radius >= lowest / 1.5) & (radius < 0.5)
+        self.radial_index = np.where(usable, np.clip(radial, 0, N_RADIAL - 1), N_RADIAL).astype(np.intp)
+        centre = np.minimum(np.sqrt(self.radial_edges[1:] * self.radial_edges[:-1]), 0.5)
+        self.most_coherence: Float = np.minimum(1 - _aliased(centre), MOST_COHERENCE)
+        # Powers of the frequencies, for moments: columns 1, f, f^2
+        self._powers_y = np.stack([np.ones_like(self.fy), self.fy, self.fy**2], 1)
+        self._powers_x = np.stack([np.ones_like(self.fx), self.fx, self.fx**2], 1)
 
     def _binned(self, values: NDArray[np.floating]) -> Float:
-        total: Float = np.bincount(self.polar_index, weights=values.ravel(), minlength=self._trash + 1).astype(
-            np.float64, copy=False
-        )
-        return total[: self._trash].reshape(N_RADIAL, N_ANGULAR)
+        total: Float = (self._gather @ np.ascontiguousarray(values, np.float32).ravel()).astype(np.float64)
+        return total.reshape(N_RADIAL, N_ANGULAR)
+
+    def band(self, values: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return the blocks of a spectrum-shaped array that lie above the signal (views)."""
+        return [values[block] for block in self.noise_blocks]
+
+    def band_mean(self, values: NDArray[np.floating]) -> float:
+        """Return the mean of a spectrum-shaped map above the signal."""
+        blocks = self.band(values)
+        return float(sum(float(block.sum()) for block in blocks) / sum(block.size for block in blocks))
+
+    def columns_below(self, radius: float) -> int:
+        """Return how many columns of a spectrum hold all modes below a radius, cycles per binned px."""
+        return min(int(np.ceil(radius * self.shape[1])) + 1, len(self.fx))
+
+    def moments(self, values: Complex2D, shift_yx: Float) -> NDArray[np.complex128]:
+        """Return ``M[i, j] = sum fy^i fx^j v exp(2 pi i f . shift)`` for i, j in 0, 1, 2 over the full plane; columns may be cut off.
+
+        Two small matrix products: value, gradient and curvature of a correlation peak for the cost of reading the spectrum once.
+        """
+        turn = 2j * np.pi
+        n = values.shape[1]
+        by_column = np.exp(turn * float(shift_yx[1]) * self.fx[:n]).astype(np.complex64) * self.multiplicity[:n]
+        by_row = np.exp(turn * float(shift_yx[0]) * self.fy).astype(np.complex64)
+        right = values @ (self._powers_x[:n] * by_column[:, None])
+        left = self._powers_y * by_row[:, None]
+        result: NDArray[np.complex128] = left.astype(np.complex128).T @ right.astype(np.complex128)
+        return result
+
+    def real_moments(self, values: Float2D, power: int = 1) -> Float:
+        """Return ``M[i, j] = sum m^power fy^i fx^j v`` for real values, m the multiplicity of a mode in the half plane (1 or 2)."""
+        n = values.shape[1]
+        right = values @ (self._powers_x[:n] * self.multiplicity[:n, None] ** power)
+        result: Float = self._powers_y.astype(np.float64).T @ right.astype(np.float64)
+        return result
 
     def window(self, weight: Float2D, offset_yx: Float | None = None) -> Float2D:
         """Return taper times `weight` (crop shape), scaled to mean square one so that noise power does not depend on the window.
@@ -125,7 +170,8 @@ class CropWindow:
         `offset_yx` displaces the taper by a fraction of a pixel, so that it stays on the same material.
         """
         dy, dx = (0.0, 0.0) if offset_yx is None else offset_yx
-        product: Float2D = taper(self.shape[0], dy)[:, None] * taper(self.shape[1], dx)[None, :] * weight
+        product: Float2D = taper(self.shape[0], dy)[:, None] * taper(self.shape[1], dx)[None, :]
+        product *= weight
         product /= np.float32(np.sqrt(max(float(np.vdot(product, product)) / product.size, 1e-12)))
         return product
 
@@ -134,23 +180,26 @@ class CropWindow:
         y, x = offset_yx
         crop = od[y : y + self.shape[0], x : x + self.shape[1]]
         mean = float(np.vdot(window, crop) / window.sum())
-        spectrum: Complex2D = fft.rfft2((crop - np.float32(mean)) * window, workers=self.workers, overwrite_x=True)
+        windowed = crop - np.float32(mean)
+        windowed *= window
+        spectrum: Complex2D = fft.rfft2(windowed, workers=self.workers, overwrite_x=True)
         spectrum *= np.float32(1 / np.sqrt(crop.size))
         return spectrum
 
-    def phase(self, shift_yx: Float) -> Complex2D:
-        """Return ``exp(2 pi i f . shift)`` for a shift in binned px, shape of a spectrum."""
+    def phase(self, shift_yx: Float, columns: int | None = None) -> Complex2D:
+        """Return ``exp(2 pi i f . shift)`` for a shift in binned px, shape of a spectrum (or of its first columns)."""
         turn = 2 * np.pi
         by_row = np.exp(1j * turn * float(shift_yx[0]) * self.fy).astype(np.complex64)
-        by_column = np.exp(1j * turn * float(shift_yx[1]) * self.fx).astype(np.complex64)
+        by_column = np.exp(1j * turn * float(shift_yx[1]) * self.fx[:columns]).astype(np.complex64)
         phase: Complex2D = by_row[:, None] * by_column[None, :]
         return phase
 
     def polar(self, spectrum: Complex2D) -> PolarPower:
         """Return the power of a spectrum in polar bins, with its noise floor."""
-        power = spectrum.real**2 + spectrum.imag**2
-        noise = float(power.ravel()[self.noise_modes].mean())
-        return PolarPower(self.polar_mean(power), noise)
+        power = spectrum.real**2
+        imaginary = spectrum.imag
+        power += imaginary * imaginary
+        return PolarPower(self.polar_mean(power), self.band_mean(power))
 
     def polar_mean(self, values: NDArray[np.floating]) -> Float:
         """Return the mean of a map over modes in each polar bin, shape (n_radial, n_angular)."""
@@ -158,7 +207,26 @@ class CropWindow:
 
     def radial_mean(self, values: Float) -> Float:
         """Return the mean over angle of values in polar bins, shape (n_radial,)."""
-        return (values * self.modes).sum(1) / np.maximum(self.modes.sum(1), 1)
+        return np.einsum("ij,ij->i", values, self._angular_share)
+
+
+def _aliased(frequency: Float) -> Float:
+    """Return aliased over true power after binning, at frequencies in cycles per binned px, for a scene whose power falls as f**-3.5.
+
+    Binned images repeat their spectrum; what folds back moves the other way within a pixel, and must not be weighted like signal.
+    """
+    box = (np.sinc(1 - frequency) / np.sinc(frequency)) ** 2
+    ratio: Float = np.minimum((frequency / (1 - frequency)) ** SCENE_SLOPE * box, 0.98)
+    return ratio
+
+
+def _gathering(index: NDArray[np.intp], count: int) -> sparse.csr_array:
+    """Return the matrix that sums values by `index`; index `count` is left out."""
+    order = np.argsort(index, kind="stable").astype(np.int32)
+    sizes = np.bincount(index, minlength=count + 1)
+    starts = np.concatenate([[0], np.cumsum(sizes)])[: count + 1].astype(np.int32)
+    order = order[: starts[-1]]
+    return sparse.csr_array((np.ones(len(order), np.float32), order, starts), shape=(count, len(index)))
 
 
 def taper(length: int, offset: float = 0.0) -> NDArray[np.float32]:

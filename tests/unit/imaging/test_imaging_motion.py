@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbat_live.imaging import DriftModel
+from xbat_live.imaging.motion import separate_drift
 
 PIXEL_UM = 0.03324
 
@@ -69,3 +70,42 @@ def test_bad_input_is_refused(t_s: float, shift: tuple, sigma: tuple, message: s
     model.update(0.0, (0, 0))
     with pytest.raises(ValueError, match=message):
         model.update(t_s, shift, sigma)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_drift_and_jitter_of_the_paper_are_told_apart_within_five_percent(seed: int) -> None:
+    # 57 frames, 15 min apart; shifts count from the first frame, whose own jitter is therefore in all of them.
+    rng, t_s = np.random.default_rng(seed), 900.0 * np.arange(57)
+    drift = np.array([5.2 / 840, 0.6 / 840]) * t_s[:, None] / 60
+    jitter = rng.normal(0, 1, (57, 2)) * (0.05, 0.35)
+    shift = drift + jitter - (drift + jitter)[0]
+    live = DriftModel()
+    for time_s, moved in zip(t_s, shift, strict=True):
+        motion = live.update(float(time_s), moved, (0.001, 0.001))
+    assert motion.drift_yx_um[0] == pytest.approx(5.2, rel=0.05)
+    parts = separate_drift(t_s, shift, np.full((57, 2), 0.001))
+    assert parts.drift_yx_um[-1, 0] - parts.drift_yx_um[0, 0] == pytest.approx(5.2, rel=0.02)
+    assert parts.jitter_yx_um.std(0) == pytest.approx(jitter.std(0), rel=0.05)
+    assert parts.rate_um_per_min_yx[:, 0] == pytest.approx(5.2 / 840, rel=0.1)
+
+
+def test_a_drift_that_turns_is_followed() -> None:
+    rng, t_s = np.random.default_rng(1), 60.0 * np.arange(120)
+    drift = 2.0 * np.sin(t_s / 60 / 25)
+    parts = separate_drift(t_s, np.stack([drift, -drift], 1) + rng.normal(0, 0.1, (120, 2)))
+    assert np.sqrt(np.mean((parts.drift_yx_um[:, 0] - drift) ** 2)) < 0.06
+    assert parts.jitter_sigma_yx_um == pytest.approx((0.1, 0.1), rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("t_s", "shift", "message"),
+    [
+        ([0, 1, 2], np.zeros((3, 2)), "n >= 4"),
+        ([0, 1, 2, 3], np.zeros((4, 3)), r"\(n, 2\)"),
+        ([0, 2, 1, 3], np.zeros((4, 2)), "ascend"),
+        ([0, 1, 2, 3], np.full((4, 2), np.nan), "finite"),
+    ],
+)
+def test_a_series_that_cannot_be_split_is_refused(t_s: list[float], shift: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        separate_drift(t_s, shift)

@@ -1,0 +1,218 @@
+"""Speed and accuracy of registration and blur screen beside the references, in one run, on exact synthetic frames.
+
+Usage: ``python benchmarks/registration.py [--quick] [--seed 5]``. scikit-image is a dependency; pystackreg is measured when it is
+installed (``pip install pystackreg``). Times depend on the machine and its load: compare lines of one run only. Everything runs in one
+thread. The bars are those of the table "Speed and accuracy" in the plan of the imaging part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+import numpy as np  # noqa: E402
+from scipy import fft  # noqa: E402
+from scipy.stats import rankdata  # noqa: E402
+from skimage.registration import phase_cross_correlation  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "unit" / "imaging"))
+from frames_synthetic import Microscope  # noqa: E402
+
+from xbat_live.imaging import FramePipeline, LiveRegistrar, optical_density  # noqa: E402
+
+CROP, FULL = (654, 678), (2048, 2048)
+DRIFT_PX, JITTER_PX = 156.0, 13.0
+PIXEL_UM = 0.03324
+BARS_PX = {200: 0.07, 1000: 0.025, 10000: 0.010}
+EXTENTS_PX = (1.5, 2.0, 3.0, 5.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Frames with their true shifts against the first, px."""
+
+    microscope: Microscope
+    frames: list[np.ndarray]
+    shifts_px: np.ndarray
+
+
+def series(shape: tuple[int, int], photons: float, n_frames: int, seed: int, drift_px: float = DRIFT_PX) -> Series:
+    """Return a drifting, jittering series with the fixed pattern, dust and a flat of ten exposures."""
+    gain = min(8.0, 40000 / photons)
+    microscope = Microscope(shape, seed=seed, photons=photons, counts_per_photon=gain, margin_px=120)
+    rng = np.random.default_rng(seed)
+    shifts = rng.normal(0, JITTER_PX, (n_frames, 2))
+    shifts[:, 0] += np.linspace(0, drift_px, n_frames)
+    frames = [microscope.expose((float(y), float(x))) for y, x in shifts]
+    return Series(microscope, frames, shifts - shifts[0])
+
+
+def milliseconds(function: Callable[[np.ndarray], object], frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the time of each call, ms."""
+    taken = []
+    for frame in frames:
+        start = time.perf_counter()
+        function(frame)
+        taken.append(1e3 * (time.perf_counter() - start))
+    return np.array(taken)
+
+
+def line(name: str, value: str, bar: str, good: bool) -> None:
+    """Print one line of the table."""
+    print(f"  {name:58s} {value:34s} bar {bar:16s} {'holds' if good else 'DOES NOT HOLD'}", flush=True)
+
+
+def accuracy(shape: tuple[int, int], photons: int, n_frames: int, seed: int, bar_px: float, factor: int = 2) -> None:
+    """Register one series and print its errors."""
+    data = series(shape, photons, n_frames, seed, DRIFT_PX if shape == CROP else 60.0)
+    registrar = LiveRegistrar(shape, data.microscope.flat, data.microscope.dark, PIXEL_UM, bin=factor)
+    results = [registrar.update(frame) for frame in data.frames]
+    errors = np.array([r.shift_yx_px for r in results]) - data.shifts_px
+    sigma = np.array([r.sigma_yx_px for r in results])
+    good = np.array([r.ok for r in results])
+    rms = np.sqrt(np.mean(errors[good][1:] ** 2, axis=0))
+    wrong = int((np.abs(errors[good]) > 1).any(1).sum())
+    scaled = float(np.sqrt(np.mean((errors[good][1:] / sigma[good][1:]) ** 2)))
+    name = f"{shape[0]}x{shape[1]} {photons} ph bin {factor}, {n_frames} frames"
+    line(
+        f"{name}: rms y, x px; outliers; not located",
+        f"{rms[0]:.4f} {rms[1]:.4f}; {wrong}; {int((~good).sum())}",
+        f"{bar_px:g} px; 0",
+        bool(rms.max() <= bar_px and not wrong and good.all()),
+    )
+    line(f"{name}: rms(error / sigma)", f"{scaled:.2f}", "0.7-1.4", 0.7 <= scaled <= 1.4)
+
+
+def speed(shape: tuple[int, int], n_frames: int, seed: int, stackreg_bar: float) -> None:
+    """Print times of this package and of the references on the same frames."""
+    data = series(shape, 1000, n_frames, seed)
+    flat, dark, frames = data.microscope.flat, data.microscope.dark, data.frames
+    single = frames[0].astype(np.float32)
+    transform = milliseconds(lambda _: fft.rfft2(single, workers=1), frames)
+    registrar = LiveRegistrar(shape, flat, dark, PIXEL_UM)
+    registrar.update(frames[0])
+    own = milliseconds(registrar.update, frames[1:])
+    few = frames[1 : min(n_frames, 7)]
+    raw = milliseconds(lambda f: phase_cross_correlation(frames[0], f, upsample_factor=100), few)
+    od = [optical_density(frame, flat, dark) for frame in frames[:7]]
+    flattened = milliseconds(lambda m: phase_cross_correlation(od[0], m, upsample_factor=100), od[1:])
+    print(f"  {shape[0]}x{shape[1]}: load {os.getloadavg()[0]:.1f}; times are median / min, ms")
+    table = [("scipy rfft2 float32", transform), ("LiveRegistrar bin 2 (flat and log included)", own)]
+    table += [("skimage pcc u100, raw uint16", raw), ("skimage pcc u100, float32 optical density", flattened)]
+    try:
+        from pystackreg import StackReg
+
+        stackreg = StackReg(StackReg.TRANSLATION)
+        table.append(("pystackreg, flattened", milliseconds(lambda m: stackreg.register(od[0], m), od[1:4])))
+    except ImportError:
+        print("    pystackreg is not installed: pip install pystackreg to compare with it")
+    pipelines = []
+    for factor in (2, 4):
+        pipeline = FramePipeline(shape, PIXEL_UM, bin=factor)
+        pipeline.set_dark(dark)
+        pipeline.set_flat(flat)
+        pipeline.process(frames[0], "field")
+        pipelines.append(milliseconds(lambda f, p=pipeline: p.process(f, "field"), frames[1:]))
+        table.append((f"FramePipeline bin {factor} (checks and blur too)", pipelines[-1]))
+    for name, taken in table:
+        print(f"    {name:46s} {np.median(taken):8.2f} / {taken.min():8.2f}")
+
+    def ratio(reference: np.ndarray, ours: np.ndarray) -> tuple[str, float]:
+        by_median = float(np.median(reference) / np.median(ours))
+        return f"{by_median:.1f}x by median, {reference.min() / ours.min():.1f}x by min", by_median
+
+    for name, reference, bar in (("raw", raw, 20.0), ("float32 od", flattened, 20.0)):
+        text, value = ratio(reference, own)
+        line(f"{shape[0]}x{shape[1]} against skimage, {name}", text, f">= {bar:g}x", value >= bar)
+    if len(table) == 7:
+        text, value = ratio(table[4][1], own)
+        line(f"{shape[0]}x{shape[1]} against pystackreg", text, f">= {stackreg_bar:g}x", value >= stackreg_bar)
+    text, value = ratio(pipelines[0], transform)
+    line(f"{shape[0]}x{shape[1]} pipeline bin 2 over one rfft2", text, "<= 2.5x", value <= 2.5)
+    if shape == FULL:
+        median = float(np.median(pipelines[1]))
+        line("2048x2048 pipeline bin 4", f"{median:.1f} ms", "<= 12 ms quiet", median <= 12)
+
+
+def auc(blurred: np.ndarray, sharp: np.ndarray) -> float:
+    """Return the probability that a blurred frame scores above a sharp one."""
+    ranks = rankdata(np.concatenate([blurred, sharp]))[: len(blurred)]
+    return float((ranks.sum() - len(blurred) * (len(blurred) + 1) / 2) / (len(blurred) * len(sharp)))
+
+
+def blur(photons: float, mixed: bool, seeds: Sequence[int], per_extent: int) -> None:
+    """Print how well blurred frames are told from sharp ones within a stream."""
+    aucs: dict[float, list[float]] = {extent: [] for extent in EXTENTS_PX}
+    angles, rejected, n_sharp = [], 0, 0
+    for seed in seeds:
+        microscope = Microscope(CROP, seed=seed, photons=photons, margin_px=120)
+        rng = np.random.default_rng([seed, 7])
+        plan = [0.0] * 19 + [extent for extent in EXTENTS_PX for _ in range(per_extent)]
+        rng.shuffle(plan)
+        pipeline = FramePipeline(CROP, PIXEL_UM)
+        pipeline.set_dark(microscope.dark)
+        pipeline.set_flat(microscope.flat)
+        pipeline.process(microscope.expose(), "field")
+        scores: dict[float, list[float]] = {0.0: [], **{extent: [] for extent in EXTENTS_PX}}
+        for i, extent in enumerate(plan):
+            scale = float(np.exp(rng.uniform(np.log(0.3), np.log(3)))) if mixed else 1.0
+            angle = float(rng.uniform(-90, 90))
+            shift = (float(rng.normal(1.5 * i, 4)), float(rng.normal(0, JITTER_PX)))
+            frame = microscope.expose(shift, extent, angle, scale=scale, contrast=1 - 0.003 * i)
+            verdict = pipeline.process(frame, "field", beam_scale=scale)
+            scores[extent].append(verdict.blur.score if verdict.located else -50.0)
+            if extent == 0:
+                rejected += not verdict.accepted
+                n_sharp += 1
+            elif extent >= 5 and verdict.blur.is_blurred:
+                angles.append(abs((verdict.blur.angle_deg - angle + 90) % 180 - 90))
+        for extent in EXTENTS_PX:
+            aucs[extent].append(auc(np.array(scores[extent]), np.array(scores[0.0])))
+    means = {extent: float(np.mean(values)) for extent, values in aucs.items()}
+    text = " ".join(f"{means[extent]:.3f}" for extent in EXTENTS_PX)
+    title = f"blur {photons:g} ph {'0.3-3x dose' if mixed else 'constant dose'}"
+    low = photons < 500
+    good = min(means[e] for e in EXTENTS_PX if e >= (5 if low else 3)) >= 0.98 and (low or means[2.0] >= 0.85)
+    bar = "5 px .98" if low else "3 px .98, 2 .85"
+    line(f"{title}: AUC {'/'.join(f'{e:g}' for e in EXTENTS_PX)} px", text, bar, good)
+    print(f"    sharp frames rejected {rejected} of {n_sharp}")
+    if angles:
+        rms, worst = float(np.sqrt(np.mean(np.square(angles)))), max(angles)
+        line(f"{title}: direction from 5 px, rms / worst", f"{rms:.1f} / {worst:.1f} deg", "<= 5 deg rms", rms <= 5)
+
+
+def main() -> None:
+    """Print the whole table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer frames")
+    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--only", choices=("accuracy", "speed", "blur"), default=None)
+    arguments = parser.parse_args()
+    quick, seed = arguments.quick, arguments.seed
+    if arguments.only in (None, "speed"):
+        print("Speed")
+        speed(CROP, 16 if quick else 30, seed, 60.0)
+        speed(FULL, 7 if quick else 12, seed, 80.0)
+    if arguments.only in (None, "accuracy"):
+        print("Accuracy")
+        for photons, bar_px in BARS_PX.items():
+            accuracy(CROP, photons, 20 if quick else 56, seed, bar_px)
+        for factor in (2, 4):
+            accuracy(FULL, 1000, 6 if quick else 12, seed, 0.010 if factor == 2 else 0.02, factor)
+    if arguments.only in (None, "blur"):
+        print("Blur")
+        seeds = range(seed, seed + (1 if quick else 3))
+        for photons, mixed in ((1000.0, False), (1000.0, True), (200.0, False)):
+            blur(photons, mixed, seeds, 4 if quick else 6)
+
+
+if __name__ == "__main__":
+    main()

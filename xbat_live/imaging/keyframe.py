@@ -1,0 +1,89 @@
+"""One keyframe: a sharp, registered frame that others are compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xbat_live.imaging.coarse import CoarseImage
+from xbat_live.imaging.level import Crop, PairShift
+from xbat_live.imaging.spectrum import Float, Float2D, PolarPower
+
+MOST_BASELINE = 0.7
+"""Unbinned px squared; a line of 2.9 px."""
+MOST_AVERAGED = 8
+MOST_CALIBRATED = 40
+
+
+class Keyframe:
+    """A sharp, registered frame that others are compared with.
+
+    Attributes
+    ----------
+    od, weight
+        Binned optical density and the weight (lit area), float32.
+    position_yx
+        Content shift of this frame against the first one, binned px.
+    covariance
+        Of `position_yx`, binned px squared.
+    identifier
+        Counts up from 0.
+    coarse
+        Its image for the search, made when first needed.
+    central, rough_central
+        Cached transforms of the central crop, at full and at coarse resolution.
+    zero_covariance
+        Of the averaged spectrum's origin against this frame's, binned px squared.
+    """
+
+    def __init__(self, identifier: int, od: Float2D, weight: Float2D, position_yx: Float, covariance: Float) -> None:
+        self.identifier = identifier
+        self.od = od
+        self.weight = weight
+        self.position_yx = position_yx
+        self.covariance = covariance
+        self.coarse: CoarseImage | None = None
+        self.central: Crop | None = None
+        self.rough_central: Crop | None = None
+        self.zero_covariance: Float = np.zeros((2, 2))
+        self._kernel_sum: Float = np.zeros(3)
+        self._kernel_count = 0
+
+    @property
+    def kernel_baseline(self) -> Float:
+        """Mean blur kernel (s_xx, s_xy, s_yy; px squared) of sharp frames against this one: what its own noise feigns.
+
+        Shrunk towards zero and limited, so that a slow loss of focus is not taken for granted.
+        """
+        return np.clip(self._kernel_sum / (self._kernel_count + 3.0), -MOST_BASELINE, MOST_BASELINE)
+
+    def calibrate(self, kernel: Float) -> None:
+        """Take in the kernel fitted to an accepted frame."""
+        if self._kernel_count >= MOST_CALIBRATED:
+            self._kernel_sum *= 1 - 1 / MOST_CALIBRATED
+            self._kernel_count -= 1
+        self._kernel_sum = self._kernel_sum + kernel
+        self._kernel_count += 1
+
+    def absorb(self, pair: PairShift) -> None:
+        """Average a sharp frame of the same material into the cached spectrum.
+
+        Up to `MOST_AVERAGED` frames: less noise for registration and blur; then frozen, so that the template cannot walk away.
+        """
+        central = self.central
+        if central is None or pair.reference is not central.polar or central.averaged >= MOST_AVERAGED:
+            return
+        window = pair.window
+        if central.averaged == 1:
+            # The frames averaged in are all aligned on the noise of the first: their mean lies off by that, half of this pair's error.
+            self.zero_covariance = pair.covariance / 2
+        central.averaged += 1
+        share = np.float32(1 / central.averaged)
+        central.spectrum = central.spectrum + (pair.turned_spectrum() - central.spectrum) * share
+        if central.static_phase is None:
+            central.static_phase = np.ones(central.spectrum.shape, np.complex64)
+        # Aligned on the sample, noise of the flat moves from frame to frame: it averages out at high frequencies first.
+        central.static_phase += (window.phase(pair.shift_yx) - central.static_phase) * share
+        polar = window.polar(central.spectrum)
+        kept = central.static_phase.real**2 + central.static_phase.imag**2
+        static = pair.static_power * (window.polar_mean(kept) - window.band_mean(kept))
+        central.polar = PolarPower(polar.power, polar.noise, np.maximum(polar.noise + static, polar.noise))
