@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SECONDS_RUN ?= 60
+KILLS ?= 300
 
-.PHONY: help install demo test lint types layers check bench clean
+.PHONY: help install demo test lint types layers check bench torture clean
 
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -49,6 +50,9 @@ check: lint types layers test   ## everything that has to hold before a change l
 
 bench: install   ## benchmarks; prints figures beside a reference of the same run
 	for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+torture: install ## kill a run KILLS times at random moments; the ledger must hold what the sample got (about half an hour)
+	PYTHONPATH=tests/system $(BIN)/python tests/system/torture.py --kills $(KILLS)
 
 clean:           ## remove what the project made
 	rm -rf $(VENV) build dist *.egg-info xbat-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

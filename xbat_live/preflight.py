@@ -9,8 +9,6 @@ from pathlib import Path
 
 from xbat_live.config import ExperimentConfig
 from xbat_live.devices import TxmBeamline
-from xbat_live.dose import DoseAccount, ExposureRequest
-from xbat_live.units import format_si
 
 LEAST_FREE_BYTES = 500_000_000
 
@@ -19,15 +17,15 @@ class PreflightError(Exception):
     """The experiment cannot be run as configured; every problem is a line of the message."""
 
 
-def check(config: ExperimentConfig, beamline: TxmBeamline, account: DoseAccount) -> None:
-    """Check positions, energies, dose limit and frame folder.
+def check(config: ExperimentConfig, beamline: TxmBeamline) -> None:
+    """Check positions, energies and frame folder; whether the dose allows the plan is for `xbat_live.forecast` to say.
 
     Raises
     ------
     PreflightError
         Naming key, value, unit, limit and remedy of each problem.
     """
-    problems = [*_positions(config, beamline), *_energies(config, beamline), *_dose(config, account), *_folder(config)]
+    problems = [*_positions(config, beamline), *_energies(config, beamline), *_folder(config)]
     if problems:
         raise PreflightError("\n      ".join(problems))
 
@@ -66,23 +64,6 @@ def _energies(config: ExperimentConfig, beamline: TxmBeamline) -> Iterator[str]:
                 f"plan.energies: {energy_ev:g} eV is outside the range of {beamline.mono.energy.prefix}, "
                 f"{low_ev:g} to {high_ev:g} eV"
             )
-
-
-def _dose(config: ExperimentConfig, account: DoseAccount) -> Iterator[str]:
-    request = ExposureRequest(
-        x_um=config.plan.spot_um[0],
-        y_um=config.plan.spot_um[1],
-        energy_ev=config.beam.energy_ev,
-        open_time_s=config.camera.exposure_s + config.dose.open_time_margin_s,
-        flux_ph_s=config.beam.flux_ph_s,
-    )
-    one_gy = account.predict(request)
-    if one_gy * (1 + config.dose.k_sigma * config.dose.sigma) > config.dose.limit_gy:
-        yield (
-            f"dose.limit: {format_si(config.dose.limit_gy, 'Gy')} is below one exposure, {format_si(one_gy, 'Gy')} for "
-            f"{format_si(request.open_time_s, 's')} of open shutter ({format_si(config.camera.exposure_s, 's')} exposure and "
-            f"dose.open_time_margin); shorten the exposure, attenuate the beam, or raise the limit"
-        )
 
 
 def _folder(config: ExperimentConfig) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,11 @@ from typing import Any
 from bluesky import RunEngine
 from bluesky.utils import MsgGenerator
 
-from xbat_live import dose
 from xbat_live.archive import ArchiveWriter
 from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, RunProgress
-from xbat_live.config import ConfigError, ExperimentConfig, ProtocolStep
+from xbat_live.config import ExperimentConfig
 from xbat_live.devices import (
     DevicePrefixes,
-    PotentiostatStep,
     Roi,
     TxmBeamline,
     build_beamline,
@@ -27,21 +25,19 @@ from xbat_live.devices import (
     set_default_timeouts,
     wait_for_connection,
 )
+from xbat_live.devices.dose_monitor import DoseMonitor
+from xbat_live.dose_setup import open_account
+from xbat_live.engine import make_run_engine
 from xbat_live.imaging import DriftModel, FramePipeline
+from xbat_live.plan_setup import make_plan, spot_chooser
 from xbat_live.plans import (
     DoseGuard,
-    DriftPolicy,
     FluxCalibration,
     SeriesSummary,
-    SpotChooser,
-    TimedStep,
-    operando_txm_series,
-    xanes_series,
 )
 
 logger = logging.getLogger(__name__)
 
-SPOT_STEP_UM = 5.0
 DRAIN_S = 60.0
 
 
@@ -55,46 +51,17 @@ class Session:
     analysis: FrameAnalysis
     run_engine: RunEngine
     archive: ArchiveWriter | None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """More for the start document."""
 
     def plan(self) -> MsgGenerator[SeriesSummary]:
         """Return the configured plan, with the camera told what frames to take."""
-        config, plan = self.config, self.config.plan
+        config, beamline = self.config, self.beamline
         roi = None if config.camera.roi is None else Roi(*config.camera.roi)
-        self.beamline.camera.prepare_frames(exposure_s=config.camera.exposure_s, roi=roi)
-        common: dict[str, Any] = {
-            "n_points": plan.n_points,
-            "period_s": plan.period_s,
-            "duration_s": plan.duration_s,
-            "exposure_s": config.camera.exposure_s,
-            "spot_um": plan.spot_um,
-            "fields_um": plan.fields_um,
-            "reference_um": plan.reference_um,
-            "n_flats": plan.n_flats,
-            "n_darks": plan.n_darks,
-            "max_retakes": plan.max_retakes,
-            "policy": config.dose.policy,
-            "drift": DriftPolicy(enabled=plan.correct_drift),
-            "protocol": tuple(_timed_step(step) for step in config.protocol),
-            "md": self.metadata(),
-        }
-        devices = (self.beamline, self.guard, self.analysis, spot_chooser(config, self.guard, self.beamline))
-        if plan.name == "xanes_series":
-            return xanes_series(*devices, energies_ev=plan.energies_ev, **common)
-        return operando_txm_series(*devices, flat_ttl_s=plan.flat_ttl_s, **common)
-
-    def metadata(self) -> dict[str, Any]:
-        """Return what the start document says about sample and operator."""
-        sample = self.config.sample
-        return {
-            "sample": sample.name,
-            "cell": sample.cell,
-            "edge": sample.edge,
-            "material": sample.material,
-            "operator": self.config.operator,
-            "pixel_size_um": self.config.camera.pixel_size_um,
-            "dose_limit_gy": self.config.dose.limit_gy,
-            "dose_model": self.config.dose.model,
-        }
+        beamline.camera.prepare_frames(exposure_s=config.camera.exposure_s, roi=roi)
+        choose = self.guard.choose_spot
+        assert choose is not None  # `open_session` gave it one
+        return make_plan(config, beamline, self.guard, self.analysis, choose, md=self.metadata)
 
 
 @contextmanager
@@ -135,16 +102,23 @@ def open_session(
             dose_limit_gy=config.dose.limit_gy,
         )
         stack.callback(analysis.close)
+        calibration = FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na)
+        monitor = stack.enter_context(
+            DoseMonitor(beamline, calibration, ring_reference_ma=config.beam.ring_reference_ma)
+        )
         guard = DoseGuard(
             account,
-            FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na),
+            calibration,
             open_time_margin_s=config.dose.open_time_margin_s,
             outline_um=config.sample.size_um,
             drift_um=lambda: analysis.drift_um,
+            beamline=beamline,
+            monitor=monitor,
+            policy=config.dose.policy,
         )
+        guard.choose_spot = spot_chooser(config, guard, (beamline.stage.x.limits, beamline.stage.y.limits))
         stack.callback(guard.executor.shutdown)
-        # Signals are handled by the caller: bluesky's own handler only pauses and leaves the question what then.
-        run_engine = RunEngine({}, context_managers=[], call_returns_result=True)
+        run_engine = make_run_engine()
         run_engine.subscribe(lambda name, doc: setattr(guard, "run_uid", doc["uid"]), "start")
         run_engine.subscribe(DoseBackstop(beamline.shutter.close_now, limit_gy=config.dose.limit_gy))
         run_engine.subscribe(analysis)
@@ -190,77 +164,6 @@ def make_beamline(config: ExperimentConfig) -> TxmBeamline:
     return build_beamline(prefixes, frame_directory=config.path(config.camera.directory))
 
 
-@contextmanager
-def open_account(config: ExperimentConfig) -> Iterator[dose.DoseAccount]:
-    """Open the sample's ledger for writing and return its account."""
-    directory = config.path(config.dose.ledger_directory)
-    with dose.Ledger.for_sample(directory, config.sample.name) as ledger:
-        yield make_account(config, ledger)
-
-
-def make_account(config: ExperimentConfig, ledger: dose.Ledger) -> dose.DoseAccount:
-    """Return the dose account that `config` describes, on `ledger`."""
-    sample, section = config.sample, config.dose
-    limit = dose.DoseLimit(name="dose limit", material=sample.material, limit_gy=section.limit_gy, model=section.model)
-    limits = [limit]
-    if section.rate_limit_gy_s is not None:
-        limits.append(
-            dose.DoseLimit(
-                name="dose rate limit", material=sample.material, rate_gy_s=section.rate_limit_gy_s, model=section.model
-            )
-        )
-    try:
-        return dose.DoseAccount(
-            ledger,
-            stack=dose.presets.cell(sample.cell),
-            beam=make_beam(config),
-            limits=tuple(limits),
-            layer=sample.layer,
-            material=sample.material,
-            model=section.model,
-            sigma_rel=section.sigma,
-            k_sigma=section.k_sigma,
-            outline_um=sample.size_um,
-        )
-    except ValueError as error:
-        raise ConfigError(f"sample, beam or dose section: {error}") from error
-
-
-def make_beam(config: ExperimentConfig) -> dose.Beam:
-    """Return the beam that `config` describes."""
-    beam = config.beam
-    if beam.profile == "top_hat":
-        return dose.Beam.top_hat(beam.flux_ph_s, size_um=beam.size_um)
-    return dose.Beam.gaussian(beam.flux_ph_s, fwhm_um=beam.size_um, order=beam.order)
-
-
-def spot_chooser(config: ExperimentConfig, guard: DoseGuard, beamline: TxmBeamline) -> SpotChooser:
-    """Return the function that finds the nearest fresh spot of the sample."""
-    width_um, height_um = config.sample.size_um
-    limits_um = [_travel_um(motor.limits) for motor in (beamline.stage.x, beamline.stage.y)]
-
-    def choose(x_um: float, y_um: float) -> tuple[float, float] | None:
-        return dose.next_spot(
-            guard.account,
-            (x_um, y_um),
-            footprint_um=guard.account.beam.footprint_um,
-            guard_um=config.dose.guard_um,
-            bounds_um=(-width_um / 2, width_um / 2, -height_um / 2, height_um / 2),
-            stage_limits_um=(*limits_um[0], *limits_um[1]),
-            step_um=SPOT_STEP_UM,
-            offsets_um=config.plan.fields_um,
-            drift_um=guard.drift_um(),
-        )
-
-    return choose
-
-
-def _travel_um(limits: tuple[float, float]) -> tuple[float, float]:
-    """Return a motor's limits, um; a motor record with equal limits has none."""
-    low_um, high_um = limits
-    return (low_um, high_um) if low_um < high_um else (-1e6, 1e6)
-
-
 def open_archive(config: ExperimentConfig, stack: ExitStack, tell: Callable[[str], None]) -> ArchiveWriter | None:
     """Return the writer to Tiled, drained when `stack` closes; None when the configuration has no server."""
     section = config.archive
@@ -285,16 +188,3 @@ def _drain(writer: ArchiveWriter, directory: Path, tell: Callable[[str], None]) 
         tell(f"Tiled cannot read the frames of {', '.join(report.unreadable)}{trouble}")
     if report.lost:
         tell(f"{report.lost} documents could not even be written to the backup{trouble}")
-
-
-def _timed_step(step: ProtocolStep) -> TimedStep:
-    return TimedStep(
-        PotentiostatStep(
-            mode=step.mode,
-            c_rate_per_h=(-1 if step.discharge else 1) * step.c_rate_per_h if step.c_rate_per_h is not None else None,
-            hold_v=step.hold_v,
-            cutoff_high_v=step.cutoff_high_v,
-            cutoff_low_v=step.cutoff_low_v,
-        ),
-        step.duration_s,
-    )

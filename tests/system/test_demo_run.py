@@ -133,7 +133,7 @@ def run_config(demo_run):
 
 def dose_map(demo_run):
     from xbat_live.dose import Ledger
-    from xbat_live.session import make_account
+    from xbat_live.dose_setup import make_account
 
     config = run_config(demo_run)
     with Ledger.for_sample(demo_run.folder / "ledger", config.sample.name, read_only=True) as ledger:

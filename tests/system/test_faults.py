@@ -68,8 +68,9 @@ def test_a_limit_below_one_frame(bench):
     openings = bench.pv("SH:OpenCount_RBV")
     done = bench.run()
     assert done.returncode == 2
-    assert "dose.limit: 100 Gy is below one exposure" in done.stderr
-    assert "raise the limit" in done.stderr
+    assert "NO-GO: a single exposure may come to" in done.stderr
+    assert "dose limit of 100 Gy" in done.stderr
+    assert "--override-dose" in done.stderr
     assert bench.pv("SH:OpenCount_RBV") == openings  # the shutter did not move
     assert closed(bench)
 
@@ -175,7 +176,7 @@ def test_acquisition_killed_in_an_exposure(own):
 def peak_gy(bench) -> float:
     from xbat_live.config import load_config
     from xbat_live.dose import Ledger
-    from xbat_live.session import make_account
+    from xbat_live.dose_setup import make_account
 
     config = load_config(bench.file)
     with Ledger.for_sample(bench.folder / "ledger", config.sample.name, read_only=True) as ledger:

@@ -19,6 +19,7 @@ from xbat_live.imaging import FramePipeline, FrameVerdict
 logger = logging.getLogger(__name__)
 
 FLATS_AVERAGED = 8
+LIGHT_CHANGE = 0.2
 DARKS_AVERAGED = 64
 
 
@@ -125,6 +126,8 @@ class EventKeys:
     spot: str = "point_spot"
     field: str = "point_field"
     dose: str = "point_dose_gy"
+    exposure: str = "point_exposure_s"
+    i0: str = "i0_current_na"
 
 
 class FrameAnalysis(CallbackBase):
@@ -162,6 +165,7 @@ class FrameAnalysis(CallbackBase):
         self._pipelines: dict[float, FramePipeline] = {}
         self._dark = RunningMean(DARKS_AVERAGED)
         self._flats: dict[float, RunningMean] = {}
+        self._flat_light: dict[float, tuple[float, float]] = {}
         self._latest: Future[AnalysedFrame] | None = None
 
     def latest(self) -> Future[AnalysedFrame]:
@@ -238,10 +242,17 @@ class FrameAnalysis(CallbackBase):
         pipeline = self._pipeline(energy_ev, (frame.shape[0], frame.shape[1]))
         if energy_ev not in self._flats:
             pipeline.reset()  # what was registered without a flat is registered anew with one
-            self._flats[energy_ev] = RunningMean(FLATS_AVERAGED)
+        light = self._light(data)
+        before = self._flat_light.get(energy_ev)
+        if before is None or not same_light(light, before):
+            self._flats[energy_ev], self._flat_light[energy_ev] = RunningMean(FLATS_AVERAGED), light
         flat = self._flats[energy_ev]
         flat.add(frame)
         pipeline.set_flat(flat.mean)
+
+    def _light(self, data: dict[str, Any]) -> tuple[float, float]:
+        """Exposure, s, and ion chamber, nA: flats are averaged only while both stay."""
+        return float(data.get(self.keys.exposure, 0.0)), float(data.get(self.keys.i0, 0.0))
 
     def _energy(self, data: dict[str, Any]) -> float:
         return round(float(data.get(self.keys.energy, 0.0)), 1)
@@ -259,7 +270,15 @@ class FrameAnalysis(CallbackBase):
         frame = self._read(address)
         energy_ev = self._energy(data)
         key = f"{data[self.keys.spot]}/{data[self.keys.field]}/{energy_ev}"
-        verdict = self._pipeline(energy_ev, frame.shape).process(frame, key)
+        pipeline = self._pipeline(energy_ev, frame.shape)
+        if energy_ev > 0 and (exposure_s := float(data.get(self.keys.exposure, 0.0))) > 0:
+            pipeline.set_conditions(energy_ev, exposure_s)
+        verdict = pipeline.process(frame, key)
         stage_yx_um = np.array([data[self.keys.stage_y], data[self.keys.stage_x]], float)
         position = self.tracker.update(key, float(event["time"]), verdict, stage_yx_um)
         return AnalysedFrame(int(event["seq_num"]), verdict, position, float(data[self.keys.dose]), self._dose_limit_gy)
+
+
+def same_light(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Return True when exposure and I0 differ by less than `LIGHT_CHANGE`: what a ring does between two injections."""
+    return all(abs(a - b) <= LIGHT_CHANGE * max(abs(a), abs(b)) for a, b in zip(one, other, strict=True))

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +14,11 @@ from xbat_live import __version__
 from xbat_live.cli.display import Display
 from xbat_live.cli.errors import exit_on_error
 from xbat_live.cli.run import acquire, leave_on, tell_summary
-from xbat_live.cli.services import with_archive
+from xbat_live.cli.services import watched, with_archive
 from xbat_live.config import ConfigError, ExperimentConfig, load_config
+
+if TYPE_CHECKING:
+    from xbat_live.watchdog import GuardProcess
 
 TIME_SCALE = 600.0
 
@@ -43,11 +46,11 @@ def demo(
     folder.mkdir(parents=True)
     display.say(f"xbat_live {__version__}, demo session in {folder} (delete freely; nothing leaves this machine)")
     with exit_on_error(), ExitStack() as stack:
-        config = start_services(stack, display, folder, seconds=seconds, seed=seed, frames=frames)
+        config, guard = start_services(stack, display, folder, seconds=seconds, seed=seed, frames=frames)
         display.say(
             f"operando run, {seconds:g} s, {TIME_SCALE:g} times faster than life; Ctrl-C ends it safely", style="bold"
         )
-        state, summary, error = acquire(config, display)
+        state, summary, error = acquire(config, display, guard)
         display.say("run ended, shutter closed; writing the last documents to Tiled")
     relative = _shortest(folder)
     display.result(
@@ -66,8 +69,8 @@ def demo(
 
 def start_services(
     stack: ExitStack, display: Display, folder: Path, *, seconds: float, seed: int, frames: Path | None
-) -> ExperimentConfig:
-    """Start Tiled and the simulated beamline side by side; they end with `stack`. Return the experiment to run on them."""
+) -> tuple[ExperimentConfig, GuardProcess | None]:
+    """Start Tiled, the simulated beamline and its guard side by side; they end with `stack`. Return the experiment to run on them."""
     from xbat_live.archive import TiledServer
     from xbat_live.sim.environment import free_port
     from xbat_live.sim.server import SimulatorProcess
@@ -88,9 +91,10 @@ def start_services(
     display.say(
         "ok  IOCs    TXM stage, camera, monochromator, potentiostat, shutter (EPICS on loopback)", style="green"
     )
+    guard = stack.enter_context(watched(config))
     tiled.wait_ready(timeout_s=90)
     display.say("ok  Tiled   answers", style="green")
-    return with_archive(config, tiled.uri, tiled.api_key)
+    return with_archive(config, tiled.uri, tiled.api_key), guard
 
 
 def demo_config(folder: Path, *, port: int, seconds: float, seed: int, frames: Path | None) -> ExperimentConfig:

@@ -31,11 +31,12 @@ def _code(error: Exception) -> int | None:
     from xbat_live.archive import ArchiveError
     from xbat_live.devices import BeamlineConnectionError, BeamlineUnitError, ChannelAccessError
     from xbat_live.dose import DoseRefused, LedgerError
+    from xbat_live.forecast import NoGoError
     from xbat_live.preflight import PreflightError
     from xbat_live.sim.environment import PortTakenError
     from xbat_live.sim.server import SimulatorError
 
-    if isinstance(error, PreflightError):
+    if isinstance(error, PreflightError | NoGoError):
         return EXIT_CONFIG
     if isinstance(
         error, BeamlineConnectionError | BeamlineUnitError | ChannelAccessError | SimulatorError | PortTakenError

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xbat_live import __version__
-from xbat_live.cli import archive, config, demo, doctor, log, run, serve, sim
+from xbat_live.cli import archive, config, demo, doctor, dose, guard, log, plan, run, serve, sim
 
 app = typer.Typer(
     name="xbat",
@@ -39,9 +39,12 @@ def common(
 app.command()(demo.demo)
 app.command()(sim.sim)
 app.command()(serve.serve)
+app.command()(plan.plan)
 app.command()(run.run)
+app.command()(guard.guard)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")
+app.add_typer(dose.app, name="dose")
 app.add_typer(archive.app, name="archive")
 
 if __name__ == "__main__":

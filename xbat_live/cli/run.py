@@ -13,15 +13,18 @@ from xbat_live.cli import log
 from xbat_live.cli.config import parse_changes
 from xbat_live.cli.display import Display
 from xbat_live.cli.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, exit_on_error
-from xbat_live.cli.services import archive_for
+from xbat_live.cli.services import archive_for, tell_guard, watched
 from xbat_live.config import ExperimentConfig, load_config
 from xbat_live.units import format_si
 
 LOG_FILE = Path("xbat.log")
+FORECAST_S = 5.0
 
 if TYPE_CHECKING:
     from xbat_live.callbacks import RunState
     from xbat_live.plans import SeriesSummary
+    from xbat_live.session import Session
+    from xbat_live.watchdog import GuardProcess
 
 
 def run(
@@ -29,10 +32,18 @@ def run(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE, wins over file and environment.")
     ] = None,
+    override_dose: Annotated[
+        str | None,
+        typer.Option(
+            help="Run although the forecast says NO-GO; the REASON is kept in the documents and the ledger.",
+            metavar="REASON",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
     """Run an experiment: guarded exposures, live verdicts, frames and results in Tiled.
 
+    Refused when the forecast (`xbat plan`) says NO-GO, unless --override-dose gives a reason; the limits hold all the same.
     Ctrl-C once stops in order with the shutter closed, twice aborts. Exit codes: 0 done, 1 the run failed, 2 wrong
     configuration, 3 a device is missing, 130 ended by the operator.
 
@@ -41,8 +52,8 @@ def run(
     display = Display(as_json=as_json)
     with exit_on_error():
         config = load_config(file, parse_changes(changes))
-        with archive_for(config, display) as config:
-            state, summary, error = acquire(config, display)
+        with watched(config) as guard, archive_for(config, display) as config:
+            state, summary, error = acquire(config, display, guard, override_dose=override_dose)
     display.result(state, outcome=summary.outcome if summary else str(error))
     tell_summary(display, state, summary)
     leave_on(error, display)
@@ -74,8 +85,14 @@ def leave_on(error: Exception | None, display: Display) -> None:
     raise typer.Exit(EXIT_RUN_FAILED)
 
 
-def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, SeriesSummary | None, Exception | None]:
-    """Run the configured plan once.
+def acquire(
+    config: ExperimentConfig,
+    display: Display,
+    guard: GuardProcess | None = None,
+    *,
+    override_dose: str | None = None,
+) -> tuple[RunState, SeriesSummary | None, Exception | None]:
+    """Run the configured plan once, with `guard` watching.
 
     Returns
     -------
@@ -88,7 +105,7 @@ def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, Serie
 
     Raises
     ------
-    ConfigError, PreflightError, BeamlineConnectionError, LedgerError
+    ConfigError, PreflightError, NoGoError, BeamlineConnectionError, LedgerError
         Before the run.
     """
     from xbat_live.devices import configure_channel_access
@@ -106,7 +123,9 @@ def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, Serie
     summary: SeriesSummary | None = None
     error: Exception | None = None
     with open_session(config, progress=progress, tell=display.say) as session:
-        preflight.check(config, session.beamline, session.guard.account)
+        preflight.check(config, session.beamline)
+        session.metadata |= look_ahead(session, display, override_dose)
+        tell_guard(guard, display)
         try:
             # bluesky prints of pausing on standard output, which is the result's
             with display, redirect_stdout(sys.stderr):
@@ -119,3 +138,24 @@ def acquire(config: ExperimentConfig, display: Display) -> tuple[RunState, Serie
             error = cause if isinstance(cause, Exception) else failure
         progress.state.shutter = "not known to be closed" if session.beamline.shutter.is_open else "Closed"
     return progress.state, summary, error
+
+
+def look_ahead(session: Session, display: Display, override_reason: str | None) -> dict[str, object]:
+    """Forecast the run, refuse a NO-GO that nobody overrides, and return what the start document says of it.
+
+    Raises
+    ------
+    NoGoError
+        See there.
+    """
+    from xbat_live.forecast import forecast, refuse_or_record
+
+    timed = session.beamline.shutter.has_timed_opening
+    found = forecast(session.config, timed_shutter=timed, at_most_s=FORECAST_S)
+    told = refuse_or_record(found, override_reason)
+    if reason := told.get("dose_override"):
+        session.guard.account.note(f"dose override: {reason}; the forecast said {found.reasons[0]}")
+        display.say(f"forecast NO-GO, overridden: {reason}", style="bold yellow")
+    else:
+        display.say(f"forecast {'; '.join((str(found.verdict), *found.reasons))}")
+    return told

@@ -1,13 +1,17 @@
-"""The archive server that belongs to a run: an existing one, or one started for it."""
+"""The processes that belong to a run: the archive server and the guard, existing ones or started for it."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from xbat_live.cli.display import Display
-from xbat_live.config import ExperimentConfig
+from xbat_live.config import ConfigError, ExperimentConfig
+
+if TYPE_CHECKING:
+    from xbat_live.watchdog import GuardProcess
 
 
 @contextmanager
@@ -26,6 +30,38 @@ def archive_for(config: ExperimentConfig, display: Display) -> Iterator[Experime
     with server:
         yield with_archive(config, server.uri, server.api_key)
         display.say(f"look at the results later: xbat serve {section.directory}")
+
+
+@contextmanager
+def watched(config: ExperimentConfig) -> Iterator[GuardProcess | None]:
+    """Have a guard process watch the shutter; it outlives this one, however that ends. None: switched off.
+
+    It takes a second or two to start: begin this early, and wait for it (`tell_guard`) just before the beam is used.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be started.
+    """
+    if not config.watchdog.enabled:
+        yield None
+        return
+    from xbat_live.watchdog import start_guard
+
+    try:
+        guard = start_guard(config)
+    except OSError as error:
+        raise ConfigError(
+            f"the guard process cannot be started: {error}; watchdog.enabled = false runs without it"
+        ) from error
+    with guard:
+        yield guard
+
+
+def tell_guard(guard: GuardProcess | None, display: Display) -> None:
+    """Wait until the guard watches, and say so when it does not: the shutter's own MaxOpen is then all there is."""
+    if guard is not None and not guard.wait_ready():
+        display.say(f"no guard process watches the shutter: {guard.note or 'it did not answer'}", style="bold red")
 
 
 def free_tcp_port() -> int:

@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from xbat_live.dose import elam
+
 FloatArray = npt.NDArray[np.float64]
 DoseModel = Literal["attenuation", "energy", "photo", "legacy_jousseaume"]
 
@@ -90,14 +92,11 @@ def parse_formula(formula: str) -> dict[str, float]:
     ValueError
         When the formula cannot be read or names an element without tables.
     """
-    import xraydb
-
     try:
-        atoms = xraydb.chemparse(formula)
-        with _TABLES:
-            masses = {element: number * float(_xraydb().molar_mass(element)) for element, number in atoms.items()}
-            for element in masses:
-                _xraydb().cross_section_elam(element, np.array([10_000.0]), kind="photo")
+        atoms = elam.chemparse(formula)
+        masses = {element: number * elam.molar_mass(element) for element, number in atoms.items()}
+        for element in masses:
+            elam.cross_section_elam(element, np.array([10_000.0]), "photo")
     except Exception as error:  # chemparse and the tables raise ValueError, KeyError and IndexError on nonsense
         raise ValueError(
             f"{formula!r} is not a chemical formula of known elements; write e.g. 'LiNi0.6Mn0.2Co0.2O2'"
@@ -202,19 +201,20 @@ def _element_scalar(element: str, energy_ev: float, kind: str) -> float:
 
 
 def _compute(element: str, energy_ev: FloatArray, kind: str) -> FloatArray:
-    with _TABLES:
-        tables = _xraydb()
-        if kind == "legacy":
+    if kind == "legacy":
+        with _TABLES:
+            tables = _xraydb()
             f2 = np.asarray(tables.f2_chantler(element, energy_ev))
             photo_cm2 = 2 * _ELECTRON_RADIUS_CM * _PLANCK_C_EV_CM / energy_ev * f2
             compton_cm2 = tables.atomic_number(element) * klein_nishina_cm2(energy_ev)
             return np.asarray((photo_cm2 + compton_cm2) * _AVOGADRO / tables.molar_mass(element))
-        photo = np.asarray(tables.cross_section_elam(element, energy_ev, kind="photo"))
-        if kind == "photo":
-            return photo
-        compton = np.asarray(tables.cross_section_elam(element, energy_ev, kind="incoh"))
-        if kind == "total":
-            return photo + compton + np.asarray(tables.cross_section_elam(element, energy_ev, kind="coh"))
+    photo = elam.cross_section_elam(element, energy_ev, "photo")
+    if kind == "photo":
+        return photo
+    compton = elam.cross_section_elam(element, energy_ev, "incoh")
+    if kind == "total":
+        return photo + compton + elam.cross_section_elam(element, energy_ev, "coh")
+    with _TABLES:
         fluorescence = _fluorescence(element)
     return photo * (1 - _escaping_ev(fluorescence, energy_ev) / energy_ev) + compton * compton_transfer(energy_ev)
 

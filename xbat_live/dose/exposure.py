@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from xbat_live.dose.beam import check_flux
-from xbat_live.dose.cross_sections import check_energy
+from xbat_live.dose.cross_sections import MAX_ENERGY_EV, MIN_ENERGY_EV, check_energy
 from xbat_live.dose.limits import DoseLimit, LimitKind
 
+_NUMBERS = ("x_um", "y_um", "energy_ev", "open_time_s", "flux_ph_s")
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -53,12 +54,13 @@ class ExposureRequest:
     spot: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("x_um", "y_um", "energy_ev", "open_time_s", "flux_ph_s"):
+        for name in _NUMBERS:
             # SQLite would store a numpy.float32 as a blob, and -0.0 as 0
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         object.__setattr__(self, "on_sample", bool(self.on_sample))
         object.__setattr__(self, "spot", None if self.spot is None else int(self.spot))
-        check_energy(self.energy_ev)
+        if not MIN_ENERGY_EV <= self.energy_ev <= MAX_ENERGY_EV:
+            check_energy(self.energy_ev)  # it is for arrays, and slow
         check_flux(self.flux_ph_s)
         check_open_time(self.open_time_s)
         for axis, value in (("x", self.x_um), ("y", self.y_um)):

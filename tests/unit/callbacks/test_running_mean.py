@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xbat_live.callbacks.analysis import RunningMean
+from xbat_live.callbacks.analysis import RunningMean, same_light
 
 
 def constant(value):
@@ -31,3 +31,18 @@ def test_another_shape_starts_anew():
     mean.add(constant(5))
     mean.add(np.full((2, 2), 9, np.uint16))
     assert mean.mean.tolist() == [[9.0, 9.0], [9.0, 9.0]]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ((0.048, 100.0), (0.048, 100.0), True),
+        ((0.048, 100.0), (0.048, 96.0), True),  # a ring between two injections
+        ((0.048, 100.0), (0.048, 10.0), False),  # the attenuator went in
+        ((0.048, 100.0), (0.3, 100.0), False),  # another exposure
+        ((0.0, 0.0), (0.0, 0.0), True),  # nothing known: as ever
+    ],
+)
+def test_flats_are_averaged_while_the_light_stays(one, other, same):
+    """(exposure s, I0 nA): a mean over two illuminations is neither."""
+    assert same_light(one, other) is same

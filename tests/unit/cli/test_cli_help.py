@@ -28,6 +28,13 @@ VERBS = [
     "config cells",
     "config limits",
     "archive repair",
+    "dose show",
+    "dose export",
+    "dose verify",
+    "dose note",
+    "dose add",
+    "guard",
+    "plan",
 ]
 HEAVY = ("ophyd", "epics", "bluesky", "tiled", "caproto", "numpy", "pandas", "h5py")
 
