@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
 import sys
@@ -509,27 +508,6 @@ def bare_stubs(bench: Bench) -> dict[str, Any]:
     return bench.result(refused=refused)
 
 
-def latency(bench: Bench) -> dict[str, Any]:
-    """From the camera's state to the open shutter, by the IOC's stamps."""
-    states: list[tuple[str, float]] = []
-
-    def seen(value: Any = None, timestamp: float = 0.0, **_: Any) -> None:
-        states.append((str(value), timestamp))
-
-    beamline = bench.beamline
-    for signal in (beamline.camera.cam.detector_state, beamline.shutter.status):
-        signal.subscribe(seen, run=False)
-    with bench.guard() as guard:
-        bench.run(dose_guard_wrapper(bp.count([beamline.camera], num=60), guard))
-    states.sort(key=lambda item: item[1])
-    late = [
-        1e3 * (after[1] - before[1])
-        for before, after in itertools.pairwise(states)
-        if before[0] == "Acquire" and after[0] == "Open"
-    ]
-    return bench.result(n=len(late), quantiles=[round(float(q), 1) for q in np.quantile(late, [0, 0.5, 0.9, 0.99, 1])])
-
-
 SCENARIOS = [
     count_halt,
     scan_relocate,
@@ -550,7 +528,6 @@ SCENARIOS = [
     next_process,
     held_in_a_pause,
     bare_stubs,
-    latency,
 ]
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
         connection_report,
         wait_for_connection,
     )
+    from xbat_live.devices.burst import FrameBurst
     from xbat_live.devices.camera import Roi, TxmCamera
+    from xbat_live.devices.dose_monitor import DoseMonitor
     from xbat_live.devices.epics import ChannelAccessError, configure_channel_access, set_default_timeouts
     from xbat_live.devices.file_store import (
         FRAME_DATASETS,
@@ -29,10 +31,19 @@ if TYPE_CHECKING:
         FrameFilePlugin,
         FrameWriteError,
     )
+    from xbat_live.devices.microscope import OpticalCamera
     from xbat_live.devices.monochromator import Monochromator
     from xbat_live.devices.potentiostat import Potentiostat, PotentiostatError, PotentiostatStep
-    from xbat_live.devices.shutter import FastShutter, ShutterError
-    from xbat_live.devices.soft import AnalysisRecord, DecisionRecord, PointRecord, SoftRecord, SoftSignal
+    from xbat_live.devices.shutter import FastShutter, OpenFor, ShutterError
+    from xbat_live.devices.soft import (
+        AnalysisRecord,
+        DecisionRecord,
+        DoseRecord,
+        PointRecord,
+        SoftRecord,
+        SoftSignal,
+        SpotRecord,
+    )
     from xbat_live.devices.stage import TxmMotor, TxmStage
     from xbat_live.devices.trigger import SafeSingleTrigger
 
@@ -48,13 +59,24 @@ _HOME = {
         "connection_report",
         "wait_for_connection",
     ),
+    "burst": ("FrameBurst",),
     "camera": ("Roi", "TxmCamera"),
+    "dose_monitor": ("DoseMonitor",),
     "epics": ("ChannelAccessError", "configure_channel_access", "set_default_timeouts"),
     "file_store": ("FRAME_DATASETS", "SINGLE_DATASET", "FrameAddress", "FrameFilePlugin", "FrameWriteError"),
+    "microscope": ("OpticalCamera",),
     "monochromator": ("Monochromator",),
     "potentiostat": ("Potentiostat", "PotentiostatError", "PotentiostatStep"),
-    "shutter": ("FastShutter", "ShutterError"),
-    "soft": ("AnalysisRecord", "DecisionRecord", "PointRecord", "SoftRecord", "SoftSignal"),
+    "shutter": ("FastShutter", "OpenFor", "ShutterError"),
+    "soft": (
+        "AnalysisRecord",
+        "DecisionRecord",
+        "DoseRecord",
+        "PointRecord",
+        "SoftRecord",
+        "SoftSignal",
+        "SpotRecord",
+    ),
     "stage": ("TxmMotor", "TxmStage"),
     "trigger": ("SafeSingleTrigger",),
 }
@@ -70,12 +92,17 @@ __all__ = [
     "ChannelAccessError",
     "DecisionRecord",
     "DevicePrefixes",
+    "DoseMonitor",
+    "DoseRecord",
     "FastShutter",
     "FrameAddress",
+    "FrameBurst",
     "FrameFilePlugin",
     "FrameWriteError",
     "IonChamber",
     "Monochromator",
+    "OpenFor",
+    "OpticalCamera",
     "PointRecord",
     "Potentiostat",
     "PotentiostatError",
@@ -86,6 +113,7 @@ __all__ = [
     "ShutterError",
     "SoftRecord",
     "SoftSignal",
+    "SpotRecord",
     "StorageRing",
     "TxmBeamline",
     "TxmCamera",

@@ -16,6 +16,7 @@ from ophyd.areadetector.detectors import DetectorBase
 from ophyd.areadetector.plugins import ImagePlugin
 from ophyd.device import Staged
 from ophyd.signal import EpicsSignalRO
+from ophyd.status import DeviceStatus
 
 from xbat_live.devices.epics import UnitsMixin, connection_errors
 from xbat_live.devices.file_store import FRAME_DATASETS, FrameAddress, FrameFilePlugin
@@ -52,9 +53,7 @@ class TxmCam(UnitsMixin, CamBase):
     acquire_period = ADComponent(EpicsSignalWithRBV, "AcquirePeriod", auto_monitor=True)
     num_images = ADComponent(EpicsSignalWithRBV, "NumImages", auto_monitor=True)
     frame_type = ADComponent(EpicsSignalWithRBV, "FrameType", string=True, auto_monitor=True, kind="omitted")
-    detector_state = ADComponent(
-        EpicsSignalRO, "DetectorState_RBV", string=True, auto_monitor=True, kind="omitted"
-    )
+    detector_state = ADComponent(EpicsSignalRO, "DetectorState_RBV", string=True, auto_monitor=True, kind="omitted")
     size_x = ADComponent(EpicsSignalWithRBV, "SizeX")
     size_y = ADComponent(EpicsSignalWithRBV, "SizeY")
     max_size_x = ADComponent(EpicsSignalRO, "MaxSizeX_RBV")
@@ -137,6 +136,9 @@ class TxmCamera(SafeSingleTrigger, DetectorBase):
         self._image_name = image_name or f"{self.name}_image"
         self._roi: Roi | None = None
         self._roi_before: Roi | None = None
+        self._points = 1
+        self.last_frames: tuple[tuple[str, FrameAddress], ...] = ()
+        """Datum and place of each frame of the last acquisition."""
         self.hdf1.datasets = datasets
         self.frame_directory = Path(frame_directory)
         self.stage_sigs["cam.num_images"] = 1
@@ -193,6 +195,23 @@ class TxmCamera(SafeSingleTrigger, DetectorBase):
 
     # -- acquisition
 
+    def acquire_burst(self, n: int) -> DeviceStatus:
+        """Take `n` frames in one go; each becomes a point of its own (`last_frames`).
+
+        The camera is staged with one frame per point, and its number of images is `n` by now.
+
+        Returns
+        -------
+        ophyd.status.DeviceStatus
+            Done when all are on disk; see `SafeSingleTrigger.trigger`.
+        """
+        self._points = n
+        try:
+            return self.trigger()
+        except Exception:
+            self._points = 1
+            raise
+
     def acquisition_timeout_s(self) -> float:
         """Return exposure time (or period, when longer) times images plus 5 s."""
         each_s = max(float(self.cam.acquire_time.get()), float(self.cam.acquire_period.get()))
@@ -210,7 +229,9 @@ class TxmCamera(SafeSingleTrigger, DetectorBase):
         FrameWriteError
             When it is not there.
         """
-        address = self.hdf1.end_point(self._image_name)
+        points, self._points = self._points, 1
+        self.last_frames = tuple(self.hdf1.end_points(self._image_name, points))
+        address = self.last_frames[-1][1]
         self.frame_file.put(str(address.file))
         self.frame_dataset.put(address.dataset)
         self.frame_index.put(address.index)

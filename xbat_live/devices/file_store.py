@@ -174,24 +174,38 @@ class FrameFilePlugin(HDF5Plugin_V34, FileStoreHDF5):
         FrameWriteError
             When the plugin reports a write error, or has captured less than was asked for.
         """
-        wanted = self._captured + self._frames_per_point
+        ((_, address),) = self.end_points(key, 1)
+        return address
+
+    def end_points(self, key: str, points: int) -> list[tuple[str, FrameAddress]]:
+        """Do the same for `points` points that were taken in one go.
+
+        Returns
+        -------
+        list of (str, FrameAddress)
+            Datum and place of each. The last one is what `read` gives.
+
+        Raises
+        ------
+        FrameWriteError
+            See `end_point`.
+        """
+        asked = self._frames_per_point * points
         deadline = time.monotonic() + _MAX_LAG_S
-        while (captured := int(self.num_captured.get())) < wanted:
+        while (captured := int(self.num_captured.get())) < self._captured + asked:
             if self._write_failed() or time.monotonic() > deadline:
                 break
             time.sleep(_POLL_S)
         else:
             if not self._write_failed():
-                return self._register(key, captured)
-        raise FrameWriteError(
-            self._complaint(f"{captured - self._captured} of {self._frames_per_point} frame(s) written")
-        )
+                return self._register(key, captured, points)
+        raise FrameWriteError(self._complaint(f"{captured - self._captured} of {asked} frame(s) written"))
 
-    def _register(self, key: str, captured: int) -> FrameAddress:
+    def _register(self, key: str, captured: int, points: int) -> list[tuple[str, FrameAddress]]:
         dataset, per_point = self._last_dataset, self._frames_per_point
-        # if more came than asked for, the last ones are those of this point
-        first = self._rows[dataset] + captured - self._captured - per_point
-        self._rows[dataset] = first + per_point
+        # if more came than asked for, the last ones are those of these points
+        first = self._rows[dataset] + captured - self._captured - per_point * points
+        self._rows[dataset] = first + per_point * points
         self._captured = captured
         point, rest = divmod(first, per_point)
         if rest:
@@ -204,10 +218,13 @@ class FrameFilePlugin(HDF5Plugin_V34, FileStoreHDF5):
         kept = [item for item in self._asset_docs_cache if item[0] != "datum"]
         self._asset_docs_cache.clear()
         self._asset_docs_cache.extend(kept)
-        datum = self._factories[dataset]({"point_number": point})
-        self._asset_docs_cache.append(("datum", datum))
-        self._datum_uids[key] = [{"value": datum["datum_id"], "timestamp": time.time()}]
-        return FrameAddress(Path(self._fn), dataset, first)
+        places = []
+        for number in range(points):
+            datum = self._factories[dataset]({"point_number": point + number})
+            self._asset_docs_cache.append(("datum", datum))
+            places.append((datum["datum_id"], FrameAddress(Path(self._fn), dataset, first + number * per_point)))
+        self._datum_uids[key] = [{"value": places[-1][0], "timestamp": time.time()}]
+        return places
 
     def _new_resource(self, dataset: str) -> Any:
         primary = dataset == PRIMARY_DATASET

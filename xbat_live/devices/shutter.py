@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ophyd import Component as Cpt
@@ -17,10 +19,33 @@ logger = logging.getLogger(__name__)
 
 _COMMAND = {"Open": "Open", "Closed": "Close", "Close": "Close"}
 _READ_S = 1.0
+_SEARCH_S = 0.3
 
 
 class ShutterError(RuntimeError):
-    """The shutter did not confirm a command."""
+    """The shutter did not confirm a command, or must not open now."""
+
+
+@dataclass(frozen=True)
+class OpenFor:
+    """A timed opening, as a value for `FastShutter.set`: ``bps.abs_set(shutter, OpenFor(0.048), group=...)``.
+
+    Attributes
+    ----------
+    seconds
+        How long the shutter is to be open, s.
+
+    Raises
+    ------
+    ValueError
+        Not positive and finite.
+    """
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < math.inf:
+            raise ValueError(f"an opening of {self.seconds:g} s is not possible; give a positive number of seconds")
 
 
 class FastShutter(UnitsMixin, Device):
@@ -28,7 +53,11 @@ class FastShutter(UnitsMixin, Device):
 
     `open_time_s` (all openings together) and `last_open_time_s` are read without a monitor: the dose account needs them
     as they are now. `max_open_s` is the hardware watchdog: the shutter closes by itself after that time; 0 switches it
-    off.
+    off. A shutter with a timed opening (PV ``OpenFor``: a put opens for that time and completes when closed again) is used
+    with it, see `has_timed_opening`; the PV is optional.
+
+    A pause holds the shutter closed: whatever goes on in spite of it, a plan or a thread, cannot open it again before
+    `resume`, which the RunEngine calls, or the next plan (staging, unstaging, `dose_guard_wrapper`).
 
     Parameters
     ----------
@@ -49,6 +78,29 @@ class FastShutter(UnitsMixin, Device):
     def __init__(self, prefix: str = "", *, move_timeout_s: float = 2.0, **kwargs: Any) -> None:
         super().__init__(prefix, **kwargs)
         self.move_timeout_s = move_timeout_s
+        # no component: those are all waited for, and this PV is optional
+        self.open_for_s = type(self).command.cls(f"{self.prefix}OpenFor", name=f"{self.name}_open_for_s")
+        self._searched = False
+        self._held = False
+        self._hold_lock = threading.RLock()
+        self.interruptions = 0
+        """How often the shutter was told to close other than by `set`: a pause, a stop, `close_now`."""
+
+    @property
+    def has_timed_opening(self) -> bool:
+        """True when the shutter has a PV ``OpenFor``; the first answer may take 0.3 s when it has none."""
+        if not self._searched and not self.open_for_s.connected:
+            try:
+                self.open_for_s.wait_for_connection(timeout=_SEARCH_S)
+            except TimeoutError:
+                logger.info("%s: no timed opening (%s does not answer)", self.name, f"{self.prefix}OpenFor")
+        self._searched = True
+        return bool(self.open_for_s.connected)
+
+    @property
+    def held(self) -> bool:
+        """True between a pause and its `resume`: the shutter does not open."""
+        return self._held
 
     @property
     def is_open(self) -> bool:
@@ -58,8 +110,8 @@ class FastShutter(UnitsMixin, Device):
         except connection_errors():
             return True
 
-    def set(self, value: str) -> DeviceStatus:
-        """Command ``"Open"`` or ``"Closed"``.
+    def set(self, value: str | OpenFor) -> DeviceStatus:
+        """Command ``"Open"``, ``"Closed"``, or an opening of a certain time.
 
         Returns
         -------
@@ -70,7 +122,11 @@ class FastShutter(UnitsMixin, Device):
         ------
         ValueError
             Any other value.
+        ShutterError
+            It is to open while it is `held`.
         """
+        if isinstance(value, OpenFor):
+            return self.open_for(value.seconds)
         if value not in _COMMAND:
             raise ValueError(f"{self.name}: {value!r} is no shutter position; use 'Open' or 'Closed'")
         target = "Open" if value == "Open" else "Closed"
@@ -99,8 +155,58 @@ class FastShutter(UnitsMixin, Device):
             self.status.subscribe(watch, run=False)
             self._confirms(target, finish)
 
-        self._send(_COMMAND[value], commanded)
+        with self._hold_lock:  # a pause in another thread comes before or after, never in between
+            if target == "Open":
+                self._check_not_held(finish)
+            self._send(_COMMAND[value], commanded)
         return status
+
+    def open_for(self, seconds: float) -> DeviceStatus:
+        """Open for a time that the shutter itself keeps.
+
+        Parameters
+        ----------
+        seconds
+            Open time, s.
+
+        Returns
+        -------
+        ophyd.status.DeviceStatus
+            Done when the shutter is closed again and says so, be it earlier because of another command; fails with
+            `ShutterError` when it does not within `seconds` and `move_timeout_s`.
+
+        Raises
+        ------
+        ShutterError
+            It has no timed opening, or is `held`.
+        """
+        seconds = OpenFor(float(seconds)).seconds
+        if not self.has_timed_opening:
+            raise ShutterError(f"{self.name}: no timed opening ({self.prefix}OpenFor does not answer); use set('Open')")
+        status = DeviceStatus(self)
+        finish = _Once(status)
+        timer = threading.Timer(
+            seconds + self.move_timeout_s, lambda: finish(ShutterError(self._unconfirmed("Closed")))
+        )
+        timer.daemon = True
+        status.add_callback(lambda _: timer.cancel())
+
+        def closed_again(**_: Any) -> None:
+            if not self._confirms("Closed", finish):
+                finish(ShutterError(self._unconfirmed("Closed")))
+
+        timer.start()
+        with self._hold_lock:
+            self._check_not_held(finish)
+            self._send_timed(seconds, closed_again)
+        return status
+
+    def _check_not_held(self, finish: _Once) -> None:
+        if self._held:
+            remedy = f"resume the plan, or end it and start anew (or call {self.name}.resume())"
+            error = ShutterError(f"{self.name} is held closed since a pause; {remedy}")
+            finish(error)
+            raise error
 
     def close_now(self) -> bool:
         """Command the shutter to close and return at once; from any thread, callbacks included.
@@ -110,6 +216,7 @@ class FastShutter(UnitsMixin, Device):
         bool
             False when there is no connection: the command could not be sent, and the log says so.
         """
+        self.interruptions += 1
         if not self.command.connected:
             logger.critical("%s: cannot be closed, %s is not connected; close it by hand", self.name, self.prefix)
             return False
@@ -128,6 +235,7 @@ class FastShutter(UnitsMixin, Device):
         ShutterError
             When it is not confirmed.
         """
+        self.resume()
         staged: list[object] = super().stage()
         try:
             self._close_and_wait()
@@ -143,12 +251,20 @@ class FastShutter(UnitsMixin, Device):
                 self._close_and_wait()
             except Exception:
                 logger.critical("%s: closing was not confirmed; it counts as open", self.name, exc_info=True)
+        self.resume()
         unstaged: list[object] = super().unstage()
         return unstaged
 
     def pause(self) -> None:
-        """Close: the RunEngine alone would leave the beam on the sample during a pause."""
-        self.close_now()
+        """Close, and stay closed until `resume`: the RunEngine alone would leave the beam on the sample during a pause."""
+        with self._hold_lock:
+            self._held = True
+            self.close_now()
+
+    def resume(self) -> None:
+        """Let the shutter be opened again; it does not open by itself."""
+        with self._hold_lock:
+            self._held = False
 
     def stop(self, *, success: bool = False) -> None:
         """Close, whether or not the plan went well."""
@@ -160,6 +276,9 @@ class FastShutter(UnitsMixin, Device):
 
     def _send(self, command: str, done: Callable[..., None]) -> None:
         self.command.put(command, wait=False, use_complete=True, callback=done)
+
+    def _send_timed(self, seconds: float, done: Callable[..., None]) -> None:
+        self.open_for_s.put(seconds, wait=False, use_complete=True, callback=done)
 
     def _confirms(self, target: str, finish: _Once) -> bool:
         try:

@@ -1,7 +1,7 @@
 """Soft devices behind what the software itself knows: the point of a plan, the verdict on a frame, a decision.
 
-They are ordinary ophyd devices, so that a plan reads them into ordinary Events: ``primary`` (point), ``analysis``,
-``decision``.
+They are ordinary ophyd devices, so that a plan reads them into ordinary Events: ``primary`` (point, dose), ``analysis``,
+``decision``, ``spots``.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ class SoftRecord(Device):
 
 
 _NAN = math.nan
+ENDLESS = 10**9
+"""Stands for a number of exposures without end."""
 
 
 class PointRecord(SoftRecord):
@@ -156,3 +158,41 @@ class DecisionRecord(SoftRecord):
     inputs = Cpt(SoftSignal, value="{}")
     threshold = Cpt(SoftSignal, value=_NAN)
     code_version = Cpt(SoftSignal, value="")
+
+
+class DoseRecord(SoftRecord):
+    """What the dose account says where the beam is now: readable in any plan, kept up to date by the dose guard.
+
+    ``exposures_left`` is how often the present exposure would still be granted, `ENDLESS` when no limit applies.
+    """
+
+    dose_gy = Cpt(SoftSignal, value=_NAN, units="Gy")
+    rate_gy_s = Cpt(SoftSignal, value=_NAN, units="Gy/s")
+    windowed_rate_gy_s = Cpt(SoftSignal, value=_NAN, units="Gy/s")
+    limit_fraction = Cpt(SoftSignal, value=_NAN)
+    exposures_left = Cpt(SoftSignal, value=ENDLESS)
+    binding_limit = Cpt(SoftSignal, value="")
+    degraded = Cpt(SoftSignal, value="")
+
+    def __init__(self, prefix: str = "", *, name: str = "dose", **kwargs: Any) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+        self.dose_gy.name = f"{self.name}_gy"  # not dose_dose_gy
+
+    def fill(self, **values: Any) -> None:
+        """Set several fields; see `SoftRecord.fill`. More exposures than `ENDLESS` are that many."""
+        if "exposures_left" in values:
+            values["exposures_left"] = min(int(values["exposures_left"]), ENDLESS)
+        super().fill(**values)
+
+
+class SpotRecord(SoftRecord):
+    """What one spot of the sample has received in a run. ``doses`` is a JSON object: dose by target, Gy."""
+
+    number = Cpt(SoftSignal, value=0)
+    label = Cpt(SoftSignal, value="")
+    x_um = Cpt(SoftSignal, value=_NAN, units="um")
+    y_um = Cpt(SoftSignal, value=_NAN, units="um")
+    exposures = Cpt(SoftSignal, value=0)
+    open_time_s = Cpt(SoftSignal, value=_NAN, units="s")
+    dose_gy = Cpt(SoftSignal, value=_NAN, units="Gy")
+    doses = Cpt(SoftSignal, value="{}")

@@ -24,7 +24,17 @@ class TxmMotor(EpicsMotor):
     def __init__(self, prefix: str = "", **kwargs: Any) -> None:
         super().__init__(prefix, **kwargs)
         self._move_status: MoveStatus | None = None
+        self.plan_offset = 0.0
+        """How far the dose guard has shifted the running plan, in the motor's unit; see `position`."""
         self.motor_done_move.subscribe(self._connection_changed, event_type=self.motor_done_move.SUB_META, run=False)
+
+    @property
+    def position(self) -> float:
+        """Where the motor is, in the coordinates of the running plan: shifted back by `plan_offset`.
+
+        Plans compute relative moves from it. What is read and recorded (`user_readback`) is never shifted.
+        """
+        return float(super().position) - self.plan_offset
 
     def check_value(self, pos: float) -> None:
         """Refuse a position that is no number or outside the soft limits (dialled into LLM and HLM; 0, 0 means none).

@@ -1,4 +1,4 @@
-"""Live numerics on frames: correction, checks, registration, blur, motion. Pure numpy and scipy; no control system, no files."""
+"""Live numerics on frames: correction, checks, registration, blur, motion. Pure numpy, scipy and scikit-image; no control system, no files."""
 
 from xbat_live.imaging.blur import BlurResult
 from xbat_live.imaging.checks import FrameCheck, check_frame
@@ -15,7 +15,7 @@ from xbat_live.imaging.kernels import (
     deconvolve,
 )
 from xbat_live.imaging.live import BlurScreen, LiveRegistrar, ShiftResult
-from xbat_live.imaging.motion import DriftModel, Motion
+from xbat_live.imaging.motion import DriftModel, DriftSeparation, Motion, separate_drift
 from xbat_live.imaging.pipeline import FramePipeline, FrameVerdict
 from xbat_live.imaging.warping import RegisteredFrame, difference_map, register_nonrigid, warp
 
@@ -26,6 +26,7 @@ __all__ = [
     "BoxConvergence",
     "DerivedFrame",
     "DriftModel",
+    "DriftSeparation",
     "FlowClusters",
     "FlowStatistics",
     "FrameCheck",
@@ -49,5 +50,6 @@ __all__ = [
     "optical_density",
     "optical_flow",
     "register_nonrigid",
+    "separate_drift",
     "warp",
 ]

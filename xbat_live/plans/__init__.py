@@ -8,6 +8,7 @@ from xbat_live.plans.fresh_spots import fresh_spots_protocol
 from xbat_live.plans.guard import POLICIES, DoseGuard, FluxCalibration, close_shutter
 from xbat_live.plans.low_rate import attenuated, attenuated_series, intermittent_series
 from xbat_live.plans.operando import operando_txm_series
+from xbat_live.plans.optical import optical_series
 from xbat_live.plans.protocols import AnalysedFrame, Divisible, FluxMonitor, LiveAnalysis, NeedsBeam, SpotChooser
 from xbat_live.plans.series import (
     DriftPolicy,
@@ -59,6 +60,7 @@ __all__ = [
     "move_every_scan",
     "move_to_spot",
     "operando_txm_series",
+    "optical_series",
     "relocate",
     "take_darks",
     "take_flats",

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
-import bluesky.plan_stubs as bps
 from bluesky.run_engine import WaitForTimeoutError
-from bluesky.utils import MsgGenerator
+from bluesky.utils import Msg, MsgGenerator
 
 T = TypeVar("T")
 
 
-def call_in(executor: ThreadPoolExecutor, function: Callable[..., T], *args: object, **kwargs: object) -> MsgGenerator[T]:
+def call_in(
+    executor: ThreadPoolExecutor, function: Callable[..., T], *args: object, **kwargs: object
+) -> MsgGenerator[T]:
     """Plan stub: return ``function(*args, **kwargs)`` as run by `executor`, or raise what it raised."""
     future = executor.submit(function, *args, **kwargs)
     yield from wait_until_done(future, timeout_s=None)
@@ -35,7 +36,7 @@ def wait_until_done(future: Future[Any], *, timeout_s: float | None) -> MsgGener
         await asyncio.gather(asyncio.shield(asyncio.wrap_future(future)), return_exceptions=True)
 
     try:
-        yield from bps.wait_for([settled], timeout=timeout_s)
+        yield Msg("wait_for", None, [settled], timeout=timeout_s)  # see messages.py: bluesky's stub is slow
     except WaitForTimeoutError:
         return False
     # a simulator of plans does not run the wait: the future is waited for here, then

@@ -42,8 +42,8 @@ def advance(cycling: Cycling, potentiostat: Potentiostat) -> MsgGenerator[str | 
     str or None
         What was started, for the decision record.
     """
-    if cycling.index >= len(cycling.steps):
-        return None
+    if not cycling.steps or cycling.index >= len(cycling.steps):
+        return None  # a cell without a protocol is left as it is
     if cycling.running:
         timed = cycling.steps[cycling.index]
         over = timed.duration_s is not None and time.monotonic() - cycling.started_s >= timed.duration_s

@@ -1,76 +1,35 @@
-"""The dose guard: no photon without a durable reservation, whatever the plan."""
+"""The dose guard: what every exposure is reserved and settled with."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import bluesky.plan_stubs as bps
-import bluesky.preprocessors as bpp
-from bluesky.utils import Msg, MsgGenerator, short_uid
+from bluesky.utils import MsgGenerator
 
-from xbat_live.devices import TxmBeamline
+from xbat_live.devices import DoseRecord, TxmBeamline
 from xbat_live.dose import DoseAccount, DoseRefused, ExposureRequest, Reservation, Settlement
+from xbat_live.dose.flux_history import PLAUSIBLE, FluxCalibration
 from xbat_live.plans._blocking import call_in
+from xbat_live.plans.bulletin import Bulletin, DoseWarning
+from xbat_live.plans.messages import put, read
+from xbat_live.plans.openings import count_stray, take_over
+from xbat_live.plans.protocols import FluxMonitor, SpotChooser
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.004
-PLAUSIBLE = 0.2
-_GROUP = "guarded-exposure"
-DARK_GROUP = "dark-exposure"
-
-
-class ExposureFailed(RuntimeError):
-    """The exposure did not end as it should; the shutter was closed and the dose is accounted for."""
-
-
-@dataclass(frozen=True)
-class FluxCalibration:
-    """Photons per second for a reading of the ion chamber.
-
-    Attributes
-    ----------
-    flux_ph_s
-        Flux before the cell when the chamber reads `i0_reference_na`, photons/s.
-    i0_reference_na
-        That reading, nA.
-    """
-
-    flux_ph_s: float
-    i0_reference_na: float
-
-    def flux(self, i0_na: float) -> float:
-        """Return the flux in photons/s for a chamber current in nA; never negative."""
-        return max(self.flux_ph_s * i0_na / self.i0_reference_na, 0.0)
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What one opening of the shutter gave.
-
-    Attributes
-    ----------
-    open_time_s
-        Shutter-open time by the shutter's own counter, s.
-    settlement
-        The ledger's answer.
-    reservation
-        What had been reserved.
-    """
-
-    open_time_s: float
-    settlement: Settlement
-    reservation: Reservation
+POLICIES = ("halt", "relocate", "rest", "attenuate")
+_NOISE_S = 1e-4  # of the shutter's counter
 
 
 @dataclass
 class DoseGuard:
-    """Everything a plan needs to open the beam: the account, the flux, the sample's drift.
+    """Everything a plan needs to open the beam: the account, the flux, the sample's drift, and what to do at a limit.
 
     Attributes
     ----------
@@ -87,6 +46,27 @@ class DoseGuard:
         Returns the registered drift (x, y), um.
     flux_headroom
         Factor on the flux at reservation for what it may rise by during the exposure (top-up).
+    beamline
+        The devices; plans that are given none use these.
+    monitor
+        Knows the flux over time; started and stopped by whoever made it. Without one an exposure is settled with the flux read
+        after it, or the reserved one when that is higher.
+    policy
+        What `dose_guard_wrapper` does when an exposure is refused: one of `POLICIES`, or several in the order they are tried.
+    choose_spot
+        Returns the next fresh sample coordinate (x, y), um, for ``relocate``.
+    timed
+        Use the timed opening of a shutter that has one: the shutter itself keeps the exposure time.
+    timed_margin_s
+        What replaces `open_time_margin_s` then, s.
+    lead_time_s
+        A timed opening lies inside the camera's exposure, which is longer by this, s. It has to cover the time from the camera's
+        state ``Acquire`` to the shutter being open: Channel Access, the blades, and whatever a detector needs from saying so to
+        really integrating. A frame that lost light because it was too short is told in the log.
+    least_flux_fraction
+        ``attenuate`` is not worth it below this fraction of the flux that the plan began with.
+    signals
+        What the account says where the beam is, as a device to be read in any plan. None: not kept up.
     """
 
     account: DoseAccount
@@ -96,10 +76,46 @@ class DoseGuard:
     drift_um: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
     flux_headroom: float = 1.02
     run_uid: str = ""
-    executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="dose-ledger"))
+    executor: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="dose-ledger")
+    )
+    beamline: TxmBeamline | None = None
+    monitor: FluxMonitor | None = None
+    policy: str | Sequence[str] = "halt"
+    choose_spot: SpotChooser | None = None
+    timed: bool = True
+    timed_margin_s: float = 0.01
+    lead_time_s: float = 0.03
+    least_flux_fraction: float = 0.1
+    signals: DoseRecord | None = field(default_factory=DoseRecord)
+    windows_s: dict[str, tuple[float, float]] = field(default_factory=dict)
+    full_transmission: float | None = None
+    counter_stood_still: bool = False
     _counted_s: float | None = None
     _highest_ph_s: float = 0.0
     _last_on_sample: ExposureRequest | None = None
+
+    def __post_init__(self) -> None:
+        self.policies()
+        self._bulletin = Bulletin(self.account, self.signals)
+
+    # -- questions ------------------------------------------------------------------------------------------------------------------
+
+    def policies(self, policy: str | Sequence[str] | None = None) -> tuple[str, ...]:
+        """Return `policy`, by default that of the guard, as a tuple.
+
+        Raises
+        ------
+        ValueError
+            One is unknown.
+        """
+        wanted = self.policy if policy is None else policy
+        names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+        if not names or (unknown := [name for name in names if name not in POLICIES]):
+            raise ValueError(
+                f"dose policy {unknown[0] if names else wanted!r} is unknown; known: {', '.join(POLICIES)}"
+            )
+        return names
 
     @property
     def lowest_limit_gy(self) -> float:
@@ -108,19 +124,64 @@ class DoseGuard:
         return math.nan if limit_gy is None else limit_gy
 
     def describe(self) -> dict[str, Any]:
-        """Return model, stack, limits and beam for a run's metadata."""
+        """Return model, stack, targets, limits, beam and policy for a run's metadata."""
         return {
             **self.account.summary(),
+            "targets": [{"layer": target.layer, "material": target.material} for target in self.account.targets],
+            "policy": list(self.policies()),
             "flux_ph_s": self.calibration.flux_ph_s,
             "i0_reference_na": self.calibration.i0_reference_na,
             "open_time_margin_s": self.open_time_margin_s,
+            "timed_margin_s": self.timed_margin_s,
+            "lead_time_s": self.lead_time_s,
+            "flux_headroom": self.flux_headroom,
+            "flux_monitored": self.monitor is not None,
         }
 
-    def request(self, beamline: TxmBeamline, *, exposure_s: float, label: str = "") -> MsgGenerator[ExposureRequest]:
-        """Plan stub: describe an exposure here and now, in sample coordinates."""
-        stage_x = yield from bps.rd(beamline.stage.x.user_readback)
-        stage_y = yield from bps.rd(beamline.stage.y.user_readback)
-        energy_ev = yield from bps.rd(beamline.mono.energy.user_readback)
+    def is_timed(self, beamline: TxmBeamline) -> bool:
+        """Return True when exposures are made with the shutter's timed opening."""
+        # a stand-in for a shutter may answer anything: only True is a yes
+        return self.timed and getattr(beamline.shutter, "has_timed_opening", False) is True
+
+    def touches_sample(self, x_um: float, y_um: float) -> bool:
+        """Return True when the beam's footprint, centred on sample coordinate (x, y), um, meets the sample."""
+        footprint = self.account.beam.footprint_um
+        return all(
+            abs(centre) <= (size + width) / 2
+            for centre, size, width in zip((x_um, y_um), self.outline_um, footprint, strict=True)
+        )
+
+    def take_warnings(self) -> tuple[DoseWarning, ...]:
+        """Return the warnings since the last call; each limit and level is told once a run."""
+        return self._bulletin.take_warnings()
+
+    # -- stubs ----------------------------------------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        beamline: TxmBeamline,
+        *,
+        exposure_s: float,
+        label: str = "",
+        spot: int | None = None,
+        margin_s: float | None = None,
+    ) -> MsgGenerator[ExposureRequest]:
+        """Plan stub: describe an exposure here and now, in sample coordinates.
+
+        Parameters
+        ----------
+        exposure_s
+            Time the beam is wanted, s.
+        label, spot
+            Kept in the ledger.
+        margin_s
+            Open time reserved beyond it, s; None: that of the way exposures are made.
+        """
+        if margin_s is None:
+            margin_s = self.timed_margin_s if self.is_timed(beamline) else self.open_time_margin_s
+        stage_x = yield from read(beamline.stage.x.user_readback)
+        stage_y = yield from read(beamline.stage.y.user_readback)
+        energy_ev = yield from read(beamline.mono.energy.user_readback)
         flux_ph_s = yield from self.flux(beamline)
         drift_x, drift_y = self.drift_um()
         x_um, y_um = float(stage_x) - drift_x, float(stage_y) - drift_y
@@ -128,41 +189,36 @@ class DoseGuard:
             x_um=x_um,
             y_um=y_um,
             energy_ev=float(energy_ev),
-            open_time_s=exposure_s + self.open_time_margin_s,
+            open_time_s=exposure_s + margin_s,
             flux_ph_s=flux_ph_s * self.flux_headroom,
             run_uid=self.run_uid,
             label=label,
             on_sample=self.touches_sample(x_um, y_um),
+            spot=spot,
         )
 
     def flux(self, beamline: TxmBeamline) -> MsgGenerator[float]:
-        """Plan stub: return the flux on the sample, photons/s, by the ion chamber; never by a chamber that seems dead.
+        """Plan stub: return the flux to be reserved, photons/s, by the ion chamber; never by a chamber that seems dead.
 
         A reading below `PLAUSIBLE` of what the attenuator lets through of the calibrated flux, or of the highest seen, is not
         believed: the beam may come back while the shutter is open, so the higher value is counted.
         """
-        i0_na = float((yield from bps.rd(beamline.i0.current_na)))
-        transmission = float((yield from bps.rd(beamline.attenuator.transmission)))
-        flux_ph_s = self.calibration.flux(i0_na)
+        transmission = float((yield from read(beamline.attenuator.transmission)))
+        if self.monitor is None:
+            flux_ph_s = self.calibration.flux(float((yield from read(beamline.i0.current_na))))
+        else:
+            flux_ph_s = self.monitor.flux_now().flux_ph_s
         if transmission > 0:
             self._highest_ph_s = max(self._highest_ph_s, flux_ph_s / transmission)
         expected_ph_s = max(self._highest_ph_s, self.calibration.flux_ph_s) * transmission
         if flux_ph_s >= PLAUSIBLE * expected_ph_s:
             return flux_ph_s
         logger.warning(
-            "ion chamber reads %.3g nA, that is %.3g ph/s where %.3g ph/s are expected; the dose is counted with the latter",
-            i0_na,
+            "the ion chamber says %.3g ph/s where %.3g ph/s are expected; the latter is reserved",
             flux_ph_s,
             expected_ph_s,
         )
         return expected_ph_s
-
-    def touches_sample(self, x_um: float, y_um: float) -> bool:
-        """Return True when the beam's footprint, centred on sample coordinate (x, y), um, meets the sample."""
-        footprint = self.account.beam.footprint_um
-        return all(
-            abs(centre) <= (size + width) / 2 for centre, size, width in zip((x_um, y_um), self.outline_um, footprint, strict=True)
-        )
 
     def reserve(self, beamline: TxmBeamline, request: ExposureRequest) -> MsgGenerator[Reservation]:
         """Plan stub: write the reservation to disk; returns only when it is there.
@@ -172,166 +228,84 @@ class DoseGuard:
         DoseRefused
             When a limit would be exceeded. The shutter has not moved.
         """
-        counter_s = float((yield from bps.rd(beamline.shutter.open_time_s)))
-        if self._counted_s is not None and counter_s > self._counted_s + 1e-4:
-            yield from self._count_stray(request, counter_s - self._counted_s)
+        counter_s = float((yield from read(beamline.shutter.open_time_s)))
+        if self._counted_s is None:
+            yield from call_in(self.executor, take_over, self.account, request, counter_s)
+        elif counter_s > self._counted_s + _NOISE_S:
+            stray_s = counter_s - self._counted_s
+            yield from call_in(
+                self.executor, count_stray, self.account, request, stray_s, counter_s, self._last_on_sample
+            )
         self._counted_s = counter_s
-        reservation: Reservation = yield from call_in(self.executor, self.account.reserve, request)
+        reservation: Reservation = yield from call_in(self.executor, self.account.reserve, request, counter_s=counter_s)
         if request.on_sample:
             self._last_on_sample = request
+        if self.signals is not None or reservation.warnings:
+            self.executor.submit(self._bulletin.refresh, reservation)  # not waited for: the exposure goes on
         return reservation
 
-    def _count_stray(self, request: ExposureRequest, open_time_s: float) -> MsgGenerator[None]:
-        """Count an opening that no exposure asked for.
+    def settle(
+        self, beamline: TxmBeamline, reservation: Reservation, *, since_s: float | None = None, opened: bool = False
+    ) -> MsgGenerator[Settlement]:
+        """Plan stub: replace the reservation by what the shutter's counter and the flux say was delivered.
 
-        Where the stage was meanwhile is not known, so it counts in full where the sample was exposed last and, if that is
-        another place of the sample, here.
+        Parameters
+        ----------
+        since_s
+            When the shutter was told to open, by `time.monotonic`, s; the mean flux from then to now counts when there is a
+            monitor.
+        opened
+            The shutter certainly was open. A counter that did not move is not believed then, the reservation stands.
         """
-        last = self._last_on_sample
-        places = [request] if last is None else [last]
-        if last is not None and request.on_sample and (request.x_um, request.y_um) != (last.x_um, last.y_um):
-            places.append(request)
-        for place in places:
-            logger.warning(
-                "the shutter was open for %.3f s outside any exposure; counted at sample (%.1f, %.1f) um",
-                open_time_s,
-                place.x_um,
-                place.y_um,
-            )
-            stray = replace(
-                request,
-                x_um=place.x_um,
-                y_um=place.y_um,
-                on_sample=place.on_sample,
-                open_time_s=open_time_s,
-                label="unreserved",
-            )
-            yield from call_in(self.executor, self.account.record_unreserved, stray, "shutter open outside any exposure")
-
-    def settle(self, beamline: TxmBeamline, reservation: Reservation) -> MsgGenerator[Settlement]:
-        """Plan stub: replace the reservation by what the shutter's counter says was delivered."""
-        counter_s = float((yield from bps.rd(beamline.shutter.open_time_s)))
-        flux_ph_s = yield from self.flux(beamline)
+        counter_s = float((yield from read(beamline.shutter.open_time_s)))
+        reserved_ph_s = reservation.request.flux_ph_s / self.flux_headroom
+        if self.monitor is None or since_s is None:
+            flux_ph_s, degraded = max((yield from self.flux(beamline)), reserved_ph_s), ""
+        else:
+            mean = self.monitor.flux(since_s, time.monotonic())
+            flux_ph_s, degraded = mean.flux_ph_s, mean.degraded
         # A smaller counter than before means that the IOC was restarted: nothing is known, so the reservation stands.
-        before_s = self._counted_s
+        before_s, reserved_s = self._counted_s, reservation.request.open_time_s
         known = before_s is not None and counter_s >= before_s
-        open_time_s = counter_s - before_s if known and before_s is not None else reservation.request.open_time_s
+        open_time_s = counter_s - before_s if known and before_s is not None else reserved_s
+        self.counter_stood_still = opened and known and open_time_s == 0
+        if self.counter_stood_still:
+            open_time_s = reserved_s
+        why = "" if known else "open-time counter restarted"
+        why = "open-time counter did not move" if self.counter_stood_still else why
+        degraded = "; ".join(filter(None, (degraded, why)))
+        if degraded:
+            logger.warning("reservation %d is settled with a doubtful flux or time: %s", reservation.id, degraded)
         self._counted_s = counter_s
         settlement: Settlement = yield from call_in(
             self.executor,
-            self.account.settle,
-            reservation.id,
+            self._settle,
+            reservation,
             open_time_s=open_time_s,
-            flux_ph_s=max(flux_ph_s, reservation.request.flux_ph_s / self.flux_headroom),
+            flux_ph_s=flux_ph_s,
+            counter_s=counter_s,
+            degraded=degraded,
         )
+        return settlement
+
+    def _settle(self, reservation: Reservation, **delivered: Any) -> Settlement:
+        """Settle, and refresh the signals before they are read into the Event; in the ledger's thread."""
+        settlement = self.account.settle(reservation.id, **delivered)
+        if self.signals is not None:
+            self._bulletin.refresh(reservation)
         return settlement
 
 
 def close_shutter(beamline: TxmBeamline) -> MsgGenerator[None]:
     """Plan stub: close the shutter and wait until it says so."""
-    yield from bps.abs_set(beamline.shutter, "Closed", wait=True)
-
-
-def guarded_exposure(beamline: TxmBeamline, guard: DoseGuard, *, exposure_s: float, label: str = "") -> MsgGenerator[Delivery]:
-    """Plan stub: reserve, open, expose, close, settle.
-
-    The section is not rewindable: a pause closes the shutter, and after a resume the exposure is not repeated behind the
-    ledger's back; the frame comes out underexposed and is judged so.
-
-    Parameters
-    ----------
-    exposure_s
-        Exposure time of the camera, already set there, s.
-    label
-        Kept in the ledger with the record.
-
-    Raises
-    ------
-    DoseRefused
-        Before the shutter moves, when a limit would be exceeded.
-    ExposureFailed
-        When the camera does not finish within the reserved time and 5 s.
-    """
-    request = yield from guard.request(beamline, exposure_s=exposure_s, label=label)
-    reservation = yield from guard.reserve(beamline, request)
-
-    def settle() -> MsgGenerator[Settlement]:
-        return (yield from guard.settle(beamline, reservation))
-
-    def open_and_trigger() -> MsgGenerator[None]:
-        yield from bps.abs_set(beamline.shutter.max_open_s, reservation.request.open_time_s, wait=True)
-        yield from bps.abs_set(beamline.shutter, "Open", wait=True)
-        yield from _trigger_bounded(beamline, timeout_s=reservation.request.open_time_s + 5.0)
-
-    def close_and_settle_after(error: Exception) -> MsgGenerator[None]:
-        yield from close_shutter(beamline)
-        logger.error("exposure at (%.2f, %.2f) um failed: %s", request.x_um, request.y_um, error)
-        yield from settle()
-
-    exposed = bpp.finalize_wrapper(open_and_trigger(), lambda: close_shutter(beamline))
-    yield from bpp.contingency_wrapper(bpp.rewindable_wrapper(exposed, False), except_plan=close_and_settle_after)
-    settlement = yield from settle()
-    return Delivery(open_time_s=settlement.open_time_s, settlement=settlement, reservation=reservation)
-
-
-def _trigger_bounded(beamline: TxmBeamline, *, timeout_s: float) -> MsgGenerator[None]:
-    """Trigger the camera and wait in short steps, so that a pause or a stop acts within `POLL_S` seconds.
-
-    The shutter closes as soon as the camera has left the state ``Acquire``: reading out and writing the frame needs no photons. A
-    camera that shows no such state is closed for when the frame is on disk.
-    """
-    group = short_uid(_GROUP)
-    status = yield from bps.trigger(beamline.camera, group=group)
-    waited_s, exposing = 0.0, False
-    while True:
-        yield from bps.wait(group=group, timeout=POLL_S, error_on_timeout=False)
-        if status is None or status.done:  # None: a simulator of plans
-            return
-        acquiring = (yield from bps.rd(beamline.camera.cam.detector_state)) == "Acquire"
-        if exposing and not acquiring:
-            yield from close_shutter(beamline)
-        exposing = acquiring
-        if waited_s > timeout_s:
-            yield from bps.stop(beamline.camera)
-            raise ExposureFailed(f"camera {beamline.camera.prefix} did not finish within {timeout_s:.1f} s; shutter closed, dose accounted for")
-        # wait() returns at once when a pause has dissolved the group, so this sleep keeps the loop from spinning
-        yield from bps.sleep(POLL_S / 4)
-        waited_s += POLL_S
-
-
-def dose_guard_wrapper(plan: MsgGenerator, guard: DoseGuard, beamline: TxmBeamline) -> MsgGenerator:
-    """Preprocessor: every trigger of the camera in `plan` becomes a guarded exposure, and the shutter ends closed.
-
-    Works for stock plans (``bp.count([camera])``, ``bp.scan``) as well: reserve, open, trigger, close, settle. The darks of
-    `take_darks` stay dark, and exposures that are guarded already are left alone.
-
-    Raises
-    ------
-    DoseRefused
-        From within the plan, at the exposure that would exceed a limit.
-    """
-
-    def guard_trigger(msg: Msg) -> tuple[MsgGenerator | None, MsgGenerator | None]:
-        if msg.command != "trigger" or msg.obj is not beamline.camera or str(msg.kwargs.get("group", "")).startswith((_GROUP, DARK_GROUP)):
-            return None, None
-
-        def exposure() -> MsgGenerator:
-            exposure_s = float((yield from bps.rd(beamline.camera.cam.acquire_time)))
-            yield from guarded_exposure(beamline, guard, exposure_s=exposure_s, label="wrapped")
-            return (yield from bps.null())
-
-        return exposure(), None
-
-    return (yield from bpp.finalize_wrapper(bpp.plan_mutator(plan, guard_trigger), lambda: close_shutter(beamline)))
+    yield from put(beamline.shutter, "Closed")
 
 
 __all__ = [
-    "Delivery",
+    "POLICIES",
     "DoseGuard",
     "DoseRefused",
-    "ExposureFailed",
+    "DoseWarning",
     "FluxCalibration",
     "close_shutter",
-    "dose_guard_wrapper",
-    "guarded_exposure",
 ]

@@ -35,14 +35,19 @@ def run_metadata(
     """
     return {
         "plan_name": plan_name,
-        "plan_args": json.loads(json.dumps(arguments, default=_plain)),
+        "plan_args": plain(arguments),
         "detectors": [beamline.camera.name],
         "motors": [beamline.stage.x.name, beamline.stage.y.name],
         "hints": {"dimensions": [(["time"], "primary")]},
-        "dose": json.loads(json.dumps(guard.describe(), default=_plain)),
+        "dose": plain(guard.describe()),
         "versions": {"xbat_live": __version__, **{name: version(name) for name in _PACKAGES}},
         **(md or {}),
     }
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as plain data (JSON)."""
+    return json.loads(json.dumps(value, default=_plain))
 
 
 def _plain(value: Any) -> Any:

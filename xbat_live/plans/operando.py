@@ -6,15 +6,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
 from xbat_live.devices import TxmBeamline
 from xbat_live.plans.cycling import TimedStep
 from xbat_live.plans.guard import DoseGuard
 from xbat_live.plans.metadata import bound_arguments, run_metadata
-from xbat_live.plans.protocols import LiveAnalysis
+from xbat_live.plans.protocols import LiveAnalysis, SpotChooser
 from xbat_live.plans.running import Clock, run_series
-from xbat_live.plans.series import DriftPolicy, Series, SeriesSummary, SpotChooser, follow_drift, measure_spot
+from xbat_live.plans.series import DriftPolicy, Series, SeriesSummary, follow_drift, measure_spot
 from xbat_live.plans.stubs import take_flats
 
 
@@ -36,16 +37,16 @@ def operando_txm_series(
     n_darks: int = 5,
     max_retakes: int = 1,
     verdict_timeout_s: float = 10.0,
-    policy: str = "relocate",
+    policy: str | Sequence[str] = "relocate",
     drift: DriftPolicy | None = None,
     protocol: Sequence[TimedStep] = (),
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[SeriesSummary]:
     """Follow an electrode through its cycle, as in Sun et al. (2025): one point every `period_s`.
 
-    A point is: flat with the sample out (when the last one is older than `flat_ttl_s`), sample back in, one judged frame of
-    every field of view; a rejected frame is retaken while the dose budget allows, the registered drift is followed by the
-    stage, and at the dose limit the series moves to the nearest fresh spot or halts. The shutter is closed on every way out.
+    A point is: flat with the sample out (when the last one is older than `flat_ttl_s`, or the beam was attenuated since),
+    sample back in, one judged frame of every field of view; a rejected frame is retaken while the dose budget allows, the
+    registered drift is followed by the stage, and at a limit the series does what `policy` says. The shutter is closed on every way out.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def operando_txm_series(
     verdict_timeout_s
         Longest wait for the verdict on a frame, s; without one it is kept as ``unjudged``.
     policy
-        ``relocate`` or ``halt`` at the dose limit.
+        What is done when an exposure is refused: ``relocate``, ``rest``, ``attenuate`` or ``halt``, or several in the order they are tried.
     protocol
         Steps of the potentiostat, run in parallel.
 
@@ -87,27 +88,19 @@ def operando_txm_series(
         When the camera does not deliver.
     """
     arguments = bound_arguments(locals())
-    series = Series(
-        beamline,
-        guard,
-        analysis,
-        choose_spot,
-        exposure_s=exposure_s,
-        policy=policy,
-        max_retakes=max_retakes,
-        verdict_timeout_s=verdict_timeout_s,
-        drift=drift or DriftPolicy(),
-        spot_um=spot_um,
-        readables=(beamline.potentiostat,),
-    )
+    series = Series.of(beamline, guard, analysis, choose_spot, arguments)
     point_record = series.records.point
-    flat_taken_s = -float("inf")
+    flat_taken_s, flat_transmission = -float("inf"), 1.0
 
     def point(index: int) -> MsgGenerator[None]:
-        nonlocal flat_taken_s
-        if time.monotonic() - flat_taken_s >= flat_ttl_s:
-            yield from take_flats(beamline, guard, point_record, reference_um=reference_um, exposure_s=exposure_s, n=n_flats)
-            flat_taken_s = time.monotonic()
+        nonlocal flat_taken_s, flat_transmission
+        transmission = float((yield from bps.rd(beamline.attenuator.transmission)))
+        attenuated = abs(transmission - flat_transmission) > 1e-3 * flat_transmission
+        if time.monotonic() - flat_taken_s >= flat_ttl_s or attenuated:
+            yield from take_flats(
+                beamline, guard, point_record, reference_um=reference_um, exposure_s=exposure_s, n=n_flats
+            )
+            flat_taken_s, flat_transmission = time.monotonic(), transmission
         yield from follow_drift(series)
         yield from measure_spot(series, fields_um)
 

@@ -1,9 +1,15 @@
-"""What a plan needs of the live analysis, as protocols: plans and callbacks never import each other."""
+"""What plans need of analysis, flux monitor, detectors and flyers, as protocols: plans and callbacks never import each other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from xbat_live.dose.flux_history import FluxMean
+
+SpotChooser = Callable[[float, float], tuple[float, float] | None]
+"""Returns the sample coordinate (x, y), um, of the next fresh spot after the one at (x, y), or None."""
 
 
 class AnalysedFrame(Protocol):
@@ -38,3 +44,46 @@ class LiveAnalysis(Protocol):
     @property
     def feedback_ok(self) -> bool:
         """False once stage corrections were seen to move the image the wrong way."""
+
+
+class FluxMonitor(Protocol):
+    """Knows the flux over time; `xbat_live.devices.DoseMonitor` does."""
+
+    def flux(self, t0_s: float, t1_s: float) -> FluxMean:
+        """Return the mean flux between two times of `time.monotonic`, s."""
+
+    def flux_now(self) -> FluxMean:
+        """Return the present flux."""
+
+
+@runtime_checkable
+class NeedsBeam(Protocol):
+    """A flyer that tells how long it needs the beam; the dose guard reserves that at its kickoff."""
+
+    @property
+    def beam_time_s(self) -> float:
+        """Open time of the shutter for one flight, s."""
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A flyer whose flight consists of equal frames and can be taken in pieces, such as `xbat_live.devices.FrameBurst`.
+
+    A flyer may also have ``discard()``, which forgets the frames of the last piece: it was interrupted and is taken again.
+
+    Attributes
+    ----------
+    n_frames
+        Frames of a whole flight.
+    frame_time_s
+        Time of the beam per frame, s.
+    """
+
+    n_frames: int
+
+    @property
+    def frame_time_s(self) -> float:
+        """Time of the beam per frame, s."""
+
+    def take(self, n: int) -> None:
+        """Prepare the next kickoff for `n` frames, before the shutter opens; `collect` gives the frames of all pieces."""

@@ -14,10 +14,12 @@ from bluesky.protocols import Readable
 from bluesky.utils import IllegalMessageSequence, MsgGenerator, RequestAbort, RequestStop
 
 from xbat_live.plans.cycling import Cycling, TimedStep, advance
+from xbat_live.plans.decisions import DECISION, SPOTS, save_spots
+from xbat_live.plans.detectors import prepare_exposures, restore_exposures
 from xbat_live.plans.guard import close_shutter
+from xbat_live.plans.policies import keep_transmission
 from xbat_live.plans.series import NoFreshSpot, Series, SeriesSummary, decide
 from xbat_live.plans.stubs import DARK, FLAT, PRIMARY, event_devices, take_darks
-
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ def run_series(
     n_darks
         Frames with the shutter closed, taken first.
     """
-    beamline, cycling = series.beamline, Cycling(protocol)
+    beamline, guard, cycling = series.beamline, series.guard, Cycling(protocol)
 
     def cycle_cell() -> MsgGenerator[None]:
         if started := (yield from advance(cycling, beamline.potentiostat)):
@@ -99,6 +101,7 @@ def run_series(
             except IllegalMessageSequence:
                 pass
             yield from decide(series, "end", what or f"failed: {error}")
+            yield from save_spots(guard, series.records.spot)
         except Exception:  # it must not hide what ended the run
             logger.exception("the end of the run could not be recorded")
 
@@ -106,6 +109,7 @@ def run_series(
         yield from close_shutter(beamline)
         if cycling.running:
             yield from bps.stop(beamline.potentiostat)
+        yield from restore_exposures(guard, beamline.camera)
 
     @bpp.finalize_decorator(leave)
     @bpp.stage_decorator([beamline.camera, beamline.shutter])
@@ -113,11 +117,12 @@ def run_series(
     def inner() -> MsgGenerator[None]:
         yield from close_shutter(beamline)
         yield from declare_streams(series)
-        yield from bps.abs_set(beamline.camera.cam.acquire_time, series.exposure_s, wait=True)
-        yield from decide(series, "start", title, threshold=series.guard.lowest_limit_gy)
-        yield from take_darks(beamline, series.records.point, n=n_darks)
-        yield from bpp.contingency_wrapper(counted(), except_plan=tell_end)
+        yield from prepare_exposures(beamline, guard, series.exposure_s)
+        yield from decide(series, "start", title, threshold=guard.lowest_limit_gy)
+        yield from take_darks(beamline, guard, series.records.point, n=n_darks)
+        yield from bpp.contingency_wrapper(keep_transmission(counted(), guard, beamline), except_plan=tell_end)
         yield from decide(series, "end", ending[1])
+        yield from save_spots(guard, series.records.spot)
 
     yield from inner()  # a run's wrapper returns the uid, not the plan's value
     done, outcome = ending
@@ -126,9 +131,10 @@ def run_series(
 
 def declare_streams(series: Series) -> MsgGenerator[None]:
     """Declare all streams of a series up front, so that even a run without flats or rejections has them."""
-    devices: tuple[Readable, ...] = event_devices(series.beamline, series.records.point)
+    devices: tuple[Readable, ...] = event_devices(series.beamline, series.guard, series.records.point)
     for name in (FLAT, DARK):
         yield from bps.declare_stream(*devices, name=name)
     yield from bps.declare_stream(*devices, *series.readables, name=PRIMARY)
     yield from bps.declare_stream(series.records.analysis, name="analysis")
-    yield from bps.declare_stream(series.records.decision, name="decision")
+    yield from bps.declare_stream(series.records.decision, name=DECISION)
+    yield from bps.declare_stream(series.records.spot, name=SPOTS)

@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 import bluesky.plan_stubs as bps
 from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator
 
-from xbat_live import __version__
-from xbat_live.devices import AnalysisRecord, DecisionRecord, PointRecord, TxmBeamline
-from xbat_live.dose import DoseRefused
+from xbat_live.devices import AnalysisRecord, DecisionRecord, PointRecord, SpotRecord, TxmBeamline
+from xbat_live.dose import DoseRefused, ExposureRequest
 from xbat_live.plans._blocking import call_in, wait_until_done
+from xbat_live.plans.decisions import DECISION, fill_decision, save_record
 from xbat_live.plans.guard import DoseGuard
-from xbat_live.plans.protocols import AnalysedFrame, LiveAnalysis
+from xbat_live.plans.policies import Remedies, inputs_of
+from xbat_live.plans.protocols import AnalysedFrame, LiveAnalysis, SpotChooser
 from xbat_live.plans.stubs import Target, expose, move_to_spot
 
 logger = logging.getLogger(__name__)
 
-SpotChooser = Callable[[float, float], tuple[float, float] | None]
 
-
-class NoFreshSpot(RuntimeError):
+class NoFreshSpot(RuntimeError):  # noqa: N818
     """The sample has no position left that may be exposed."""
 
 
-class LimitBelowOneFrame(ValueError):
+class LimitBelowOneFrame(ValueError):  # noqa: N818
     """The dose limit does not even allow one exposure."""
+
+
+class SpotChanged(Exception):  # noqa: N818 - tells the plan to begin its point anew
+    """The series goes on at another spot."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """The soft devices behind the streams ``primary`` (point), ``analysis`` and ``decision``."""
+    """The soft devices behind the streams ``primary`` (point), ``analysis``, ``decision`` and ``spots``."""
 
     point: PointRecord = field(default_factory=lambda: PointRecord(name="point"))
     analysis: AnalysisRecord = field(default_factory=lambda: AnalysisRecord(name="analysis"))
     decision: DecisionRecord = field(default_factory=lambda: DecisionRecord(name="decision"))
+    spot: SpotRecord = field(default_factory=lambda: SpotRecord(name="spot"))
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,12 @@ class Series:
     choose_spot
         Returns the sample coordinate (x, y), um, of the next fresh spot after the one at (x, y), or None.
     policy
-        ``relocate`` or ``halt`` when the dose guard refuses.
+        What is done when the dose guard refuses: one of `xbat_live.plans.POLICIES`, or several in the order they are tried.
+
+    Raises
+    ------
+    ValueError
+        Unknown policy.
     """
 
     beamline: TxmBeamline
@@ -80,7 +87,7 @@ class Series:
     analysis: LiveAnalysis
     choose_spot: SpotChooser
     exposure_s: float
-    policy: str = "relocate"
+    policy: str | Sequence[str] = "relocate"
     max_retakes: int = 1
     verdict_timeout_s: float = 10.0
     drift: DriftPolicy = field(default_factory=DriftPolicy)
@@ -93,7 +100,39 @@ class Series:
     rejected: int = 0
     relocations: int = 0
     corrections: int = 0
-    _feedback_told: bool = False
+    feedback_told: bool = False
+
+    def __post_init__(self) -> None:
+        self.guard.policies(self.policy)
+
+    @classmethod
+    def of(
+        cls,
+        beamline: TxmBeamline,
+        guard: DoseGuard,
+        analysis: LiveAnalysis,
+        choose_spot: SpotChooser,
+        arguments: dict[str, Any],
+    ) -> Self:
+        """Return the series that a plan's arguments (see `bound_arguments`) ask for; those of other things are left alone."""
+        names = {item.name for item in fields(cls)}
+        chosen = {name: value for name, value in arguments.items() if name in names}
+        chosen["drift"] = chosen.get("drift") or DriftPolicy()
+        return cls(beamline, guard, analysis, choose_spot, readables=(beamline.potentiostat,), **chosen)
+
+    def remedies(self, *, moving: bool = True) -> Remedies:
+        """Return what is done when the exposure of a field is refused; without `moving` nothing that changes the spot."""
+
+        def tell(action: str, reason: str, *, threshold: float = math.nan, **inputs: Any) -> MsgGenerator[None]:
+            yield from decide(self, action, reason, threshold=threshold, **inputs)
+
+        def elsewhere(refusal: DoseRefused, request: ExposureRequest) -> MsgGenerator[bool]:
+            if not (yield from relocate(self, refusal)):
+                return False
+            raise SpotChanged
+
+        policies = self.guard.policies(self.policy)
+        return Remedies([policy for policy in policies if moving or policy != "relocate"], tell, elsewhere)
 
 
 @dataclass(frozen=True)
@@ -120,26 +159,20 @@ class SeriesSummary:
     outcome: str
 
 
-def code_version() -> str:
-    """Return the versions that decide, for the decision record."""
-    return f"xbat_live {__version__}, bluesky {version('bluesky')}"
-
-
-def decide(series: Series, action: str, reason: str, *, threshold: float = math.nan, **inputs: Any) -> MsgGenerator[None]:
+def decide(
+    series: Series, action: str, reason: str, *, threshold: float = math.nan, **inputs: Any
+) -> MsgGenerator[None]:
     """Record a decision in the stream ``decision``: what, why, from which inputs, against which threshold."""
     record = series.records.decision
-    record.fill(
-        action=action,
-        reason=reason,
-        spot=series.spot,
-        seq_num=series.frames,
-        threshold=threshold,
-        inputs=json.dumps(inputs, default=float),
-        code_version=code_version(),
-    )
-    yield from bps.create(name="decision")
-    yield from bps.read(record)
-    yield from bps.save()
+    fill_decision(record, action, reason, seq_num=series.frames, spot=series.spot, threshold=threshold, inputs=inputs)
+    yield from save_record(record, stream=DECISION)
+
+
+def pass_on_warnings(series: Series) -> MsgGenerator[None]:
+    """Record the warnings of the dose guard: a limit has come near. Each limit and level once a run."""
+    for warning in series.guard.take_warnings():
+        inputs = {"limit": warning.limit_name, "fraction": warning.fraction, "level": warning.level}
+        yield from decide(series, "warn", warning.message, threshold=warning.value, **inputs)
 
 
 def judge(series: Series) -> MsgGenerator[AnalysedFrame | None]:
@@ -174,8 +207,15 @@ def judge(series: Series) -> MsgGenerator[AnalysedFrame | None]:
     return frame
 
 
-def measure_field(series: Series, target: Target) -> MsgGenerator[AnalysedFrame | None]:
+def measure_field(
+    series: Series, target: Target, *, remedies: Remedies | None = None
+) -> MsgGenerator[AnalysedFrame | None]:
     """Take one frame of a field of view, judge it, and retake it while it is rejected and the budget allows.
+
+    Parameters
+    ----------
+    remedies
+        What is done when the first exposure is refused; None: nothing. A retake is only made when it is allowed at once.
 
     Raises
     ------
@@ -190,14 +230,22 @@ def measure_field(series: Series, target: Target) -> MsgGenerator[AnalysedFrame 
         )
         try:
             yield from expose(
-                series.beamline, series.guard, series.records.point, exposure_s=series.exposure_s, readables=series.readables
+                series.beamline,
+                series.guard,
+                series.records.point,
+                exposure_s=series.exposure_s,
+                readables=series.readables,
+                remedies=None if attempt else remedies,
             )
         except DoseRefused as refusal:
             if attempt == 0:
                 raise
-            yield from decide(series, "keep_rejected", f"no retake of {target.field}: {refusal}", threshold=refusal.limit_gy)
+            yield from decide(
+                series, "keep_rejected", f"no retake of {target.field}: {refusal}", threshold=refusal.limit_gy
+            )
             return frame
         series.frames += 1
+        yield from pass_on_warnings(series)
         frame = yield from judge(series)
         if frame is None or frame.accepted:
             return frame
@@ -208,12 +256,14 @@ def measure_field(series: Series, target: Target) -> MsgGenerator[AnalysedFrame 
 
 
 def measure_spot(series: Series, fields_um: Sequence[tuple[float, float]]) -> MsgGenerator[None]:
-    """Measure all fields of view of the present spot; when the dose guard refuses, relocate and start over, or halt.
+    """Measure all fields of view of the present spot; when the dose guard refuses, do what the series' policy says.
+
+    After a relocation all fields are measured anew, at the new spot.
 
     Raises
     ------
     NoFreshSpot
-        The policy is ``halt``, or nothing fresh is left.
+        The policy is ``halt``, or nothing else helps; the reason is in the stream ``decision``.
     LimitBelowOneFrame
         A fresh spot was refused as well.
     """
@@ -223,39 +273,36 @@ def measure_spot(series: Series, fields_um: Sequence[tuple[float, float]]) -> Ms
             for index, (dx, dy) in enumerate(fields_um):
                 target = Target(chr(ord("A") + index), series.spot, series.spot_um[0] + dx, series.spot_um[1] + dy)
                 yield from move_to_spot(series.beamline, target, drift_um=series.applied_drift_um)
-                yield from measure_field(series, target)
+                yield from measure_field(series, target, remedies=series.remedies(moving=not fresh))
                 fresh = False
             return
+        except SpotChanged:
+            fresh = True
         except DoseRefused as refusal:
             if fresh:
                 raise LimitBelowOneFrame(f"the first exposure of a fresh spot was refused: {refusal}") from refusal
-            yield from relocate(series, refusal)
-            fresh = True
+            what = (
+                "no fresh spot left on the sample; "
+                if "relocate" in series.guard.policies(series.policy)
+                else "halted: "
+            )
+            raise NoFreshSpot(f"{what}{refusal}") from refusal
 
 
-def relocate(series: Series, refusal: DoseRefused) -> MsgGenerator[None]:
-    """Go to the nearest fresh spot because of `refusal`; with the policy ``halt`` end the series.
-
-    Raises
-    ------
-    NoFreshSpot
-        See `measure_spot`. The reason is recorded in the stream ``decision`` first.
-    """
-    inputs = {"would_be_gy": refusal.would_be_gy, "x_um": refusal.x_um, "y_um": refusal.y_um}
-    if series.policy == "halt":
-        yield from decide(series, "halt", str(refusal), threshold=refusal.limit_gy, **inputs)
-        raise NoFreshSpot(f"halted: {refusal}")
+def relocate(series: Series, refusal: DoseRefused) -> MsgGenerator[bool]:
+    """Choose the nearest fresh spot because of `refusal`; False when nothing fresh is left. The next move goes there."""
     spot = yield from call_in(series.guard.executor, series.choose_spot, *series.spot_um)
     if spot is None:
-        yield from decide(series, "halt", f"no fresh spot left; {refusal}", threshold=refusal.limit_gy, **inputs)
-        raise NoFreshSpot(f"no fresh spot left on the sample; {refusal}")
+        return False
     before = series.spot_um
     series.spot += 1
     series.relocations += 1
     series.spot_um = spot
     distance_um = math.dist(before, spot)
     reason = f"{refusal}; nearest fresh spot {distance_um:.0f} µm away at ({spot[0]:.1f}, {spot[1]:.1f}) µm"
-    yield from decide(series, "relocate", reason, threshold=refusal.limit_gy, **inputs, to_x_um=spot[0], to_y_um=spot[1])
+    inputs = {**inputs_of(refusal), "to_x_um": spot[0], "to_y_um": spot[1]}
+    yield from decide(series, "relocate", reason, threshold=refusal.limit_gy, **inputs)
+    return True
 
 
 def follow_drift(series: Series) -> MsgGenerator[None]:
@@ -264,10 +311,12 @@ def follow_drift(series: Series) -> MsgGenerator[None]:
     if not policy.enabled:
         return
     if not series.analysis.feedback_ok:
-        if not series._feedback_told:
-            series._feedback_told = True
+        if not series.feedback_told:
+            series.feedback_told = True
             yield from decide(
-                series, "stop_correcting", "stage corrections moved the image the wrong way; check the camera's orientation"
+                series,
+                "stop_correcting",
+                "stage corrections moved the image the wrong way; check the camera's orientation",
             )
         return
     drift = series.analysis.drift_um
@@ -279,4 +328,6 @@ def follow_drift(series: Series) -> MsgGenerator[None]:
     series.applied_drift_um = applied
     series.corrections += 1
     reason = f"drift ({drift[0]:+.2f}, {drift[1]:+.2f}) µm in x, y; stage follows by ({limited[0]:+.2f}, {limited[1]:+.2f}) µm"
-    yield from decide(series, "correct_drift", reason, threshold=policy.deadband_um, drift_x_um=drift[0], drift_y_um=drift[1])
+    yield from decide(
+        series, "correct_drift", reason, threshold=policy.deadband_um, drift_x_um=drift[0], drift_y_um=drift[1]
+    )

@@ -10,7 +10,9 @@ from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator, short_uid
 
 from xbat_live.devices import PointRecord, TxmBeamline
-from xbat_live.plans.guard import DARK_GROUP, Delivery, DoseGuard, close_shutter, guarded_exposure
+from xbat_live.plans.exposure import DARK_GROUP, Delivery, guarded_exposure
+from xbat_live.plans.guard import DoseGuard, close_shutter
+from xbat_live.plans.policies import Remedies
 
 FLAT, DARK, PRIMARY = "flat", "dark", "primary"
 _FRAME_TYPE = {PRIMARY: "Normal", FLAT: "FlatField", DARK: "Background"}
@@ -44,6 +46,7 @@ def expose(
     exposure_s: float,
     readables: Sequence[Readable] = (),
     stream: str = PRIMARY,
+    remedies: Remedies | None = None,
 ) -> MsgGenerator[Delivery]:
     """Take one frame under the dose guard and save its Event in `stream`.
 
@@ -52,9 +55,11 @@ def expose(
     point
         What the frame is (spot, field, attempt); its dose fields are filled here.
     exposure_s
-        Exposure time, already set at the camera, s.
+        Time the beam is wanted, s; already set at the camera (`prepare_exposures`).
     readables
-        Read into the same Event, beside camera, point, stage, energy, I0 and ring.
+        Read into the same Event, beside camera, point, stage, energy, I0, ring, shutter and dose.
+    remedies
+        What is done when the exposure is refused; None: nothing.
 
     Raises
     ------
@@ -63,8 +68,11 @@ def expose(
     """
     yield from _set_frame_type(beamline, stream)
     point.fill(frame_type=_FRAME_TYPE[stream], exposure_s=exposure_s)
-    label = f"{stream} {point.field.get()} spot {point.spot.get()}"
-    delivery = yield from guarded_exposure(beamline, guard, exposure_s=exposure_s, label=label)
+    spot = int(point.spot.get() or 0)
+    label = f"{stream} {point.field.get()} spot {spot}"
+    delivery = yield from guarded_exposure(
+        beamline, guard, exposure_s=exposure_s, label=label, spot=spot, remedies=remedies
+    )
     request, settlement = delivery.reservation.request, delivery.settlement
     point.fill(
         sample_x_um=request.x_um,
@@ -74,20 +82,23 @@ def expose(
         dose_delivered_gy=settlement.delivered_gy,
         dose_gy=settlement.peak_total_gy,
     )
-    yield from save_event(beamline, point, readables, stream=stream)
+    yield from save_event(beamline, guard, point, readables, stream=stream)
     return delivery
 
 
-def save_event(beamline: TxmBeamline, point: PointRecord, readables: Sequence[Readable], *, stream: str) -> MsgGenerator[None]:
+def save_event(
+    beamline: TxmBeamline, guard: DoseGuard, point: PointRecord, readables: Sequence[Readable], *, stream: str
+) -> MsgGenerator[None]:
     """Save what the devices hold now as one Event of `stream`."""
     yield from bps.create(name=stream)
-    for device in (*event_devices(beamline, point), *readables):
+    for device in (*event_devices(beamline, guard, point), *readables):
         yield from bps.read(device)
     yield from bps.save()
 
 
-def event_devices(beamline: TxmBeamline, point: PointRecord) -> tuple[Readable, ...]:
+def event_devices(beamline: TxmBeamline, guard: DoseGuard, point: PointRecord) -> tuple[Readable, ...]:
     """Return the devices read in every Event with a frame."""
+    signals = () if guard.signals is None else (guard.signals,)
     return (
         beamline.camera,
         point,
@@ -96,11 +107,18 @@ def event_devices(beamline: TxmBeamline, point: PointRecord) -> tuple[Readable, 
         beamline.i0,
         beamline.ring,
         beamline.shutter,
+        *signals,
     )
 
 
 def take_flats(
-    beamline: TxmBeamline, guard: DoseGuard, point: PointRecord, *, reference_um: tuple[float, float], exposure_s: float, n: int
+    beamline: TxmBeamline,
+    guard: DoseGuard,
+    point: PointRecord,
+    *,
+    reference_um: tuple[float, float],
+    exposure_s: float,
+    n: int,
 ) -> MsgGenerator[None]:
     """Move the sample out of the beam and take `n` flats into the stream ``flat``.
 
@@ -120,14 +138,14 @@ def take_flats(
         yield from expose(beamline, guard, point, exposure_s=exposure_s, stream=FLAT)
 
 
-def take_darks(beamline: TxmBeamline, point: PointRecord, *, n: int) -> MsgGenerator[None]:
+def take_darks(beamline: TxmBeamline, guard: DoseGuard, point: PointRecord, *, n: int) -> MsgGenerator[None]:
     """Take `n` frames with the shutter closed into the stream ``dark``."""
     yield from close_shutter(beamline)
     yield from _set_frame_type(beamline, DARK)
     point.fill(field="dark", attempt=0, frame_type=_FRAME_TYPE[DARK], open_time_s=0.0, dose_delivered_gy=0.0)
     for _ in range(n):
         yield from bps.trigger(beamline.camera, group=short_uid(DARK_GROUP), wait=True)
-        yield from save_event(beamline, point, (), stream=DARK)
+        yield from save_event(beamline, guard, point, (), stream=DARK)
 
 
 def move_to(beamline: TxmBeamline, x_um: float, y_um: float) -> MsgGenerator[None]:
@@ -142,7 +160,9 @@ def move_to(beamline: TxmBeamline, x_um: float, y_um: float) -> MsgGenerator[Non
     yield from bps.mv(beamline.stage.x, x_um, beamline.stage.y, y_um)
 
 
-def move_to_spot(beamline: TxmBeamline, target: Target, *, drift_um: tuple[float, float] = (0.0, 0.0)) -> MsgGenerator[None]:
+def move_to_spot(
+    beamline: TxmBeamline, target: Target, *, drift_um: tuple[float, float] = (0.0, 0.0)
+) -> MsgGenerator[None]:
     """Move to a target given in sample coordinates, following the drift (x, y), um."""
     yield from move_to(beamline, target.x_um + drift_um[0], target.y_um + drift_um[1])
 

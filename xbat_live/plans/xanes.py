@@ -12,9 +12,9 @@ from xbat_live.devices import TxmBeamline
 from xbat_live.plans.cycling import TimedStep
 from xbat_live.plans.guard import DoseGuard
 from xbat_live.plans.metadata import bound_arguments, run_metadata
-from xbat_live.plans.protocols import LiveAnalysis
+from xbat_live.plans.protocols import LiveAnalysis, SpotChooser
 from xbat_live.plans.running import Clock, run_series
-from xbat_live.plans.series import DriftPolicy, Series, SeriesSummary, SpotChooser, follow_drift, measure_spot
+from xbat_live.plans.series import DriftPolicy, Series, SeriesSummary, follow_drift, measure_spot
 from xbat_live.plans.stubs import take_flats
 
 
@@ -36,7 +36,7 @@ def xanes_series(
     n_darks: int = 5,
     max_retakes: int = 1,
     verdict_timeout_s: float = 10.0,
-    policy: str = "relocate",
+    policy: str | Sequence[str] = "relocate",
     drift: DriftPolicy | None = None,
     protocol: Sequence[TimedStep] = (),
     md: dict[str, Any] | None = None,
@@ -50,7 +50,7 @@ def xanes_series(
     ----------
     energies_ev
         Energies in the order they are visited, eV.
-    n_points, period_s, duration_s, exposure_s, spot_um, fields_um, reference_um, n_flats, n_darks, max_retakes, verdict_timeout_s, policy, drift, protocol
+    others
         As in `operando_txm_series`; a point is one whole spectrum.
 
     Raises
@@ -61,26 +61,16 @@ def xanes_series(
     if not energies_ev:
         raise ValueError("energies_ev is empty; a XANES series needs at least one energy in eV")
     arguments = bound_arguments(locals())
-    series = Series(
-        beamline,
-        guard,
-        analysis,
-        choose_spot,
-        exposure_s=exposure_s,
-        policy=policy,
-        max_retakes=max_retakes,
-        verdict_timeout_s=verdict_timeout_s,
-        drift=drift or DriftPolicy(),
-        spot_um=spot_um,
-        readables=(beamline.potentiostat,),
-    )
+    series = Series.of(beamline, guard, analysis, choose_spot, arguments)
     point_record = series.records.point
 
     def spectrum(index: int) -> MsgGenerator[None]:
         for energy_ev in energies_ev:
             yield from bps.checkpoint()
             yield from bps.mv(beamline.mono.energy, energy_ev)
-            yield from take_flats(beamline, guard, point_record, reference_um=reference_um, exposure_s=exposure_s, n=n_flats)
+            yield from take_flats(
+                beamline, guard, point_record, reference_um=reference_um, exposure_s=exposure_s, n=n_flats
+            )
             yield from follow_drift(series)
             yield from measure_spot(series, fields_um)
 

@@ -16,7 +16,16 @@ from ophyd import Device, Signal
 from ophyd.sim import make_fake_device
 from ophyd.status import Status
 
-from xbat_live.devices import Attenuator, FastShutter, IonChamber, Monochromator, Potentiostat, StorageRing, TxmStage
+from xbat_live.devices import (
+    Attenuator,
+    FastShutter,
+    IonChamber,
+    Monochromator,
+    OpenFor,
+    Potentiostat,
+    StorageRing,
+    TxmStage,
+)
 
 
 class InjectedFailure(Exception):
@@ -47,16 +56,19 @@ def fake(cls: type[Device], name: str) -> Any:
     return device
 
 
-def fake_beamline() -> Any:
-    """Return devices under the names of `TxmBeamline`; the attenuator is out."""
+def fake_beamline(*, timed: bool = False) -> Any:
+    """Return devices under the names of `TxmBeamline`; the attenuator is out. `timed`: the shutter has a timed opening."""
     attenuator = fake(Attenuator, "attenuator")
     attenuator.transmission.sim_put(1.0)
+    shutter = fake(FastShutter, "shutter")
+    shutter._searched = True
+    shutter.open_for_s._metadata["connected"] = timed
     return SimpleNamespace(
         stage=fake(TxmStage, "stage"),
         camera=FakeCamera(name="camera"),
         mono=fake(Monochromator, "mono"),
         potentiostat=fake(Potentiostat, "potentiostat"),
-        shutter=fake(FastShutter, "shutter"),
+        shutter=shutter,
         attenuator=attenuator,
         i0=fake(IonChamber, "i0"),
         ring=fake(StorageRing, "ring"),
@@ -74,6 +86,8 @@ class Drive:
     value: Any = None
     error: BaseException | None = None
     open_time_s: float = 0.0
+    timed: tuple[Any, float] | None = None  # group and seconds of a timed opening under way
+    plain_opening_s: float = 0.06
     on_message: Callable[[Msg], None] = lambda message: None
 
     def commands(self) -> list[str]:
@@ -84,24 +98,46 @@ class Drive:
         self.on_message(message)
         if message.command == "set":
             if message.obj is beamline.shutter:
-                if message.args[0] == "Open":
-                    self.opened += 1
-                elif self.shutter == "Open":
-                    self.open_time_s += 0.06
-                    beamline.shutter.open_time_s.sim_put(self.open_time_s)
-                self.shutter = message.args[0]
+                self.move_shutter(message)
             elif message.obj in (beamline.stage.x, beamline.stage.y, beamline.mono.energy):
                 message.obj.user_readback.sim_put(message.args[0])
             elif isinstance(message.obj, Signal) and hasattr(message.obj, "put"):
                 message.obj.put(message.args[0])
             return _done()
         if message.command == "trigger":
+            if message.obj is beamline.camera:
+                beamline.camera.cam.detector_state.put("Acquire")
+            return _done()
+        if message.command in ("kickoff", "complete"):
             return _done()
         if message.command == "read":
             return message.obj.read() if isinstance(message.obj, Signal) else {}
         if message.command == "wait":
+            if self.timed is not None and message.kwargs["group"] == self.timed[0]:
+                self.close(self.timed[1])
+            elif self.shutter == "Closed":
+                beamline.camera.cam.detector_state.put("Idle")
             return True
         return None
+
+    def move_shutter(self, message: Msg) -> None:
+        """Obey a command; a timed opening ends when it is waited for, or by another command."""
+        value = message.args[0]
+        if isinstance(value, OpenFor):
+            self.opened += 1
+            self.shutter, self.timed = "Open", (message.kwargs["group"], value.seconds)
+        elif value == "Open":
+            self.opened += 1
+            self.shutter = value
+        elif self.shutter == "Open":
+            self.close(self.plain_opening_s if self.timed is None else self.timed[1] / 2)
+        else:
+            self.shutter = value
+
+    def close(self, open_time_s: float) -> None:
+        self.open_time_s += open_time_s
+        self.beamline.shutter.open_time_s.sim_put(self.open_time_s)
+        self.shutter, self.timed = "Closed", None
 
 
 def _done() -> Status:

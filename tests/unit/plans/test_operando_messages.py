@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 from plan_driver import FakeAnalysis, FakeFrame, InjectedFailure, drive, fake_beamline
 
+from xbat_live.devices import OpenFor
 from xbat_live.dose import Beam, DoseAccount, DoseLimit, Ledger, presets
 from xbat_live.plans import (
     DoseGuard,
@@ -34,9 +35,9 @@ def account(path, limit_gy=1e6, *, read_only=False):
         )
 
 
-@pytest.fixture
-def beamline():
-    devices = fake_beamline()
+@pytest.fixture(params=[False, True], ids=["camera keeps the time", "shutter keeps the time"])
+def beamline(request):
+    devices = fake_beamline(timed=request.param)
     devices.i0.current_na.sim_put(100.0)
     devices.mono.energy.user_readback.sim_put(8562.0)
     return devices
@@ -63,13 +64,20 @@ def names(record, command):
     return [message.kwargs.get("name") for message in record.messages if message.command == command]
 
 
+def opens(message, beamline):
+    """Whether a message opens the shutter."""
+    if message.command != "set" or message.obj is not beamline.shutter:
+        return False
+    return message.args[0] == "Open" or isinstance(message.args[0], OpenFor)
+
+
 def test_a_point_in_order(tmp_path, beamline):
     with account(tmp_path) as dose:
         record = drive(series(beamline, guarded(dose, beamline)), beamline)
     assert record.error is None
     # dark, flat with the sample out, then the two fields of view, each judged
     saved = [name for name in names(record, "create") if name != "decision"]
-    assert saved == ["dark", "flat", "primary", "analysis", "primary", "analysis"]
+    assert saved == ["dark", "flat", "primary", "analysis", "primary", "analysis", "spots", "spots"]
     assert record.opened == 3  # no photons for the dark
     assert record.shutter == "Closed"
     assert (record.value.points, record.value.frames, record.value.outcome) == (1, 2, "completed")
@@ -88,7 +96,7 @@ def test_reservation_is_on_disk_before_the_shutter_opens(tmp_path, beamline):
         reserved_at_opening = []
 
         def look(message):
-            if message.command == "set" and message.obj is beamline.shutter and message.args[0] == "Open":
+            if opens(message, beamline):
                 with account(tmp_path, read_only=True) as reader:  # another connection: what it sees is on disk
                     reserved_at_opening.append(len(reader.unsettled))
 
@@ -114,26 +122,29 @@ def test_exposures_are_not_rewindable(tmp_path, beamline):
     for message in messages:
         if message.command == "rewindable" and message.args[0] is not None:
             rewindable = message.args[0]
-        if message.command == "set" and message.obj is beamline.shutter and message.args[0] == "Open":
+        if opens(message, beamline):
             opened.append(rewindable)
     assert opened
     assert not any(opened)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it takes effect", "after it took effect"])
-@pytest.mark.parametrize("plan", [operando_txm_series, xanes_series])
-def test_a_failure_at_any_message_leaves_the_shutter_closed(tmp_path, plan, after):
-    extra = {"energies_ev": (8345.0,), "fields_um": ((0.0, 0.0),)} if plan is xanes_series else {}
+@pytest.mark.parametrize(
+    ("plan", "timed"), [(operando_txm_series, False), (operando_txm_series, True), (xanes_series, True)]
+)
+def test_a_failure_at_any_message_leaves_the_shutter_closed(tmp_path, plan, timed, after):
+    extra = {"energies_ev": (8345.0,)} if plan is xanes_series else {}
     index, ended = 0, False
     while not ended:
         folder = tmp_path / str(index)
         folder.mkdir()
-        beamline = fake_beamline()
+        beamline = fake_beamline(timed=timed)
         beamline.i0.current_na.sim_put(100.0)
         beamline.mono.energy.user_readback.sim_put(8562.0)
         with account(folder) as dose:
             script = [BLURRED]
-            run = series(beamline, guarded(dose, beamline), FakeAnalysis(script), plan=plan, **extra)
+            analysis = FakeAnalysis(script)
+            run = series(beamline, guarded(dose, beamline), analysis, plan=plan, fields_um=((0.0, 0.0),), **extra)
             record = drive(run, beamline, fail_at=index, after=after)
             ended = index >= len(record.messages)
             assert record.shutter == "Closed", (
@@ -141,7 +152,9 @@ def test_a_failure_at_any_message_leaves_the_shutter_closed(tmp_path, plan, afte
             )
             assert ended or isinstance(record.error, InjectedFailure), index
             # nothing delivered is missing from the ledger
-            standing_s = len(dose.unsettled) * (0.048 + 0.25)  # a reservation that was not settled counts in full
+            standing_s = len(dose.unsettled) * (
+                0.048 + (0.01 if timed else 0.25)
+            )  # a reservation that was not settled counts in full
             assert dose.summary()["open_time_s"] + standing_s >= record.open_time_s - 1e-9
         index += 1
     assert index > 100  # the plan has that many messages: the loop did run
@@ -182,7 +195,7 @@ def test_retakes_are_bounded(tmp_path, beamline):
 
 def test_the_limit_relocates_before_the_exposure_that_would_exceed_it(tmp_path, beamline):
     with account(tmp_path, limit_gy=150e3) as dose:
-        record = drive(series(beamline, guarded(dose, beamline), n_points=9, fields_um=((0.0, 0.0),)), beamline)
+        record = drive(series(beamline, guarded(dose, beamline), n_points=20, fields_um=((0.0, 0.0),)), beamline)
         assert record.value.relocations >= 1
         assert dose.dose_map().dose_gy.max() <= 150e3
     assert record.value.outcome == "completed"
@@ -289,7 +302,7 @@ def test_a_camera_that_never_ends_is_given_up(tmp_path, beamline, monkeypatch):
     class Never(Status):
         done = False
 
-    monkeypatch.setattr("xbat_live.plans.guard.POLL_S", 1.0)
+    monkeypatch.setattr("xbat_live.plans.exposure.POLL_S", 1.0)
     with account(tmp_path) as dose:
         plan = series(beamline, guarded(dose, beamline), n_darks=0)
         import plan_driver

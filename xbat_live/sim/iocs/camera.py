@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from caproto.server import PvpropertyEnumRO, pvproperty
 
+from ..frame_source import FrameSource
 from ..truth import Roi
 from .file_plugin import FilePlugin
 from .hdf5_writer import FRAME_TYPES, FrameWriteError
@@ -30,16 +31,14 @@ from .properties import (
 from .shutter import Shutter
 from .worker import TwinWorker
 
-if TYPE_CHECKING:
-    from ..twin import Twin
-
 _DATA_TYPES = ("Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float32", "Float64")
 _MAX_SIZE = 8192
+_LATE_S = 0.05  # of the event loop, behind the start of the next frame of a sequence
 _GEOMETRY = {"SizeX", "SizeY", "MinX", "MinY", "BinX", "BinY"}
 
 
 class Camera(SettingsGroup):
-    """The TXM camera. Putting `Acquire` completes when the frames are taken and, if captured, on disk (busy record).
+    """A camera of the beamline. Putting `Acquire` completes when the frames are taken and, if captured, on disk (busy record).
 
     Trigger modes: Internal exposes at once; Software waits for ``SoftwareTrigger`` = 1; External for the next opening
     of the fast shutter. `NumExposures` stays 1.
@@ -88,16 +87,18 @@ class Camera(SettingsGroup):
         self,
         prefix: str,
         *,
-        twin: Twin,
+        source: FrameSource,
         worker: TwinWorker,
         sensor_yx: tuple[int, int],
         files: FilePlugin,
         images: ImagePlugin,
         shutter: Shutter,
+        model: str = "simulated TXM camera",
         **more: Any,
     ) -> None:
         super().__init__(prefix, **more)
-        self._twin, self._worker, self._shutter = twin, worker, shutter
+        self._source, self._worker, self._shutter = source, worker, shutter
+        self._model = model
         self._sensor_yx = sensor_yx
         self._files, self._images = files, images
         self._task: asyncio.Task[None] | None = None
@@ -109,8 +110,9 @@ class Camera(SettingsGroup):
     # ---- settings
     @max_size_x.startup
     async def max_size_x(self, instance: Any, async_lib: Any) -> None:
-        """Publish the sensor and its full frame."""
+        """Publish the model, the sensor and its full frame."""
         del async_lib
+        await self.model.write(self._model)
         await instance.write(self._sensor_yx[1])
         await self.max_size_y.write(self._sensor_yx[0])
         await self._show_geometry()
@@ -224,6 +226,7 @@ class Camera(SettingsGroup):
         await self.acquire.readback.write("Acquire")
         await self.num_images_counter.write(0)
         message = "Done"
+        delivery: asyncio.Task[None] | None = None
         try:
             taken = 0
             next_start_s = time.monotonic()
@@ -236,9 +239,21 @@ class Camera(SettingsGroup):
                 if not await self._pause_until(start_s + exposure_s):
                     break
                 taken += 1
+                if wanted is None or taken < wanted:
+                    # the end of an exposure is a point in time, however late the event loop notices it
+                    next_start_s = start_s + max(float(self.acquire_period.readback.value), exposure_s)
+                else:
+                    await self._show_state("Readout", "Reading out")
+                if delivery is not None and delivery.done():
+                    delivery.result()
+                delivery = asyncio.get_running_loop().create_task(
+                    self._deliver_after(delivery, (start_s, start_s + exposure_s), frame_type, taken)
+                )
+                if wanted is None:
+                    await delivery  # nobody counts these frames: they must not pile up
+            if delivery is not None:
                 await self._show_state("Readout", "Reading out")
-                await self._deliver(start_s, start_s + exposure_s, frame_type, taken)
-                next_start_s = start_s + max(float(self.acquire_period.readback.value), exposure_s)
+                await delivery
             if self._abort.is_set():
                 message = "Acquisition aborted"
         except Exception as error:
@@ -263,7 +278,12 @@ class Camera(SettingsGroup):
                 return None
             self._triggered.clear()
         await self._show_state("Acquire", "Acquiring")
-        return time.monotonic()
+        return earliest_s if mode == "Internal" and self._running_on(earliest_s) else time.monotonic()
+
+    @staticmethod
+    def _running_on(earliest_s: float) -> bool:
+        """Whether an exposure follows the one before without a gap: the sensor's clock starts it, not this event loop."""
+        return 0.0 <= time.monotonic() - earliest_s < _LATE_S
 
     async def _show_state(self, state: str, message: str) -> None:
         if self.detector_state.value != state:
@@ -287,6 +307,14 @@ class Camera(SettingsGroup):
             aborted.cancel()
         return not self._abort.is_set()
 
+    async def _deliver_after(
+        self, before: asyncio.Task[None] | None, interval_s: tuple[float, float], frame_type: str, taken: int
+    ) -> None:
+        """Read out one frame while the next one is exposed; frames keep their order."""
+        if before is not None:
+            await before
+        await self._deliver(*interval_s, frame_type, taken)
+
     async def _deliver(self, start_s: float, end_s: float, frame_type: str, taken: int) -> None:
         unique_id = int(self.array_counter.readback.value) + 1
         callbacks = self.array_callbacks.readback.value == "Enable"
@@ -305,6 +333,6 @@ class Camera(SettingsGroup):
     ) -> tuple[npt.NDArray[np.uint16], FrameWriteError | None]:
         """Render and write one frame, in the frame thread."""
         time_unix_s = time.time() - (time.monotonic() - start_s)
-        frame = self._twin.expose(start_s, end_s, self._roi, self._bin_yx, frame_type)
+        frame = self._source.expose(start_s, end_s, self._roi, self._bin_yx, frame_type)
         error = self._files.write_frame(frame.image, frame_type, unique_id, time_unix_s) if save else None
         return frame.image, error
