@@ -231,7 +231,8 @@ def test_actions_and_verdicts_are_documented(run, head, key, table):
 
 def test_actions_of_the_plans_are_documented():
     source = "".join(path.read_text() for path in (ROOT / "xbat_live" / "plans").glob("*.py"))
-    used = set(re.findall(r'decide\(\s*series, "(\w+)"', source)) | {"retake", "keep_rejected"}
+    told = r'(?:decide\(\s*series,|\btell\()\s*"(\w+)"'
+    used = set(re.findall(told, source)) | {"retake", "keep_rejected"}
     assert used == {name for row in tables(STREAMS_PAGE.read_text(), "Action") for name in names(row[0])}
 
 

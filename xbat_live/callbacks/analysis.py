@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 FLATS_AVERAGED = 8
 LIGHT_CHANGE = 0.2
+LEAST_LIGHT = 0.98
 DARKS_AVERAGED = 64
 
 
@@ -127,7 +129,12 @@ class EventKeys:
     field: str = "point_field"
     dose: str = "point_dose_gy"
     exposure: str = "point_exposure_s"
+    light: str = "point_light_fraction"
     i0: str = "i0_current_na"
+
+
+OPTICAL_KEYS = EventKeys(image="optical_image", i0="optical_lamp")
+"""Those of the reflection microscope: its lamp is what the ion chamber is to the beam."""
 
 
 class FrameAnalysis(CallbackBase):
@@ -177,7 +184,9 @@ class FrameAnalysis(CallbackBase):
             When there was none.
         """
         if self._latest is None:
-            raise RuntimeError("no frame has been announced yet: is the analysis subscribed to the RunEngine, and the camera read in 'primary'?")
+            raise RuntimeError(
+                "no frame has been announced yet: is the analysis subscribed to the RunEngine, and the camera read in 'primary'?"
+            )
         return self._latest
 
     @property
@@ -226,7 +235,9 @@ class FrameAnalysis(CallbackBase):
         try:
             function(*args)
         except Exception:
-            logger.exception("a reference frame could not be used; the last good one, or the stated fallback, stays in use")
+            logger.exception(
+                "a reference frame could not be used; the last good one, or the stated fallback, stays in use"
+            )
 
     def _read(self, address: FrameAddress) -> NDArray[np.uint16]:
         return self._reader.read(address)
@@ -237,6 +248,9 @@ class FrameAnalysis(CallbackBase):
             pipeline.set_dark(self._dark.mean)
 
     def _take_flat(self, address: FrameAddress, data: dict[str, Any]) -> None:
+        if (light := self._light_fraction(data)) < LEAST_LIGHT:
+            logger.warning("a flat got %.0f %% of its light and is not used", 100 * light)
+            return
         frame = self._read(address)
         energy_ev = self._energy(data)
         pipeline = self._pipeline(energy_ev, (frame.shape[0], frame.shape[1]))
@@ -249,6 +263,10 @@ class FrameAnalysis(CallbackBase):
         flat = self._flats[energy_ev]
         flat.add(frame)
         pipeline.set_flat(flat.mean)
+
+    def _light_fraction(self, data: dict[str, Any]) -> float:
+        light = float(data.get(self.keys.light, 1.0))
+        return 1.0 if math.isnan(light) else light
 
     def _light(self, data: dict[str, Any]) -> tuple[float, float]:
         """Exposure, s, and ion chamber, nA: flats are averaged only while both stay."""
@@ -273,7 +291,7 @@ class FrameAnalysis(CallbackBase):
         pipeline = self._pipeline(energy_ev, frame.shape)
         if energy_ev > 0 and (exposure_s := float(data.get(self.keys.exposure, 0.0))) > 0:
             pipeline.set_conditions(energy_ev, exposure_s)
-        verdict = pipeline.process(frame, key)
+        verdict = pipeline.process(frame, key, light_fraction=self._light_fraction(data))
         stage_yx_um = np.array([data[self.keys.stage_y], data[self.keys.stage_x]], float)
         position = self.tracker.update(key, float(event["time"]), verdict, stage_yx_um)
         return AnalysedFrame(int(event["seq_num"]), verdict, position, float(data[self.keys.dose]), self._dose_limit_gy)

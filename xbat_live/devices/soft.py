@@ -108,6 +108,7 @@ class PointRecord(SoftRecord):
     sample_x_um = Cpt(SoftSignal, value=_NAN, units="um")
     sample_y_um = Cpt(SoftSignal, value=_NAN, units="um")
     open_time_s = Cpt(SoftSignal, value=_NAN, units="s")
+    light_fraction = Cpt(SoftSignal, value=_NAN)
     dose_reserved_gy = Cpt(SoftSignal, value=_NAN, units="Gy")
     dose_delivered_gy = Cpt(SoftSignal, value=_NAN, units="Gy")
     dose_gy = Cpt(SoftSignal, value=_NAN, units="Gy")

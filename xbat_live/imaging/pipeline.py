@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["FramePipeline", "FrameVerdict"]
 
+LEAST_LIGHT = 0.98
 MOST_CONDITIONS = 16
 
 DUPLICATE_STRIDE = 16
@@ -172,7 +173,9 @@ class FramePipeline:
         self._calibrations.move_to_end(self._conditions)
         return self._calibrations[self._conditions]
 
-    def process(self, frame: ArrayLike, key: str, *, beam_scale: float = 1.0) -> FrameVerdict:
+    def process(
+        self, frame: ArrayLike, key: str, *, beam_scale: float = 1.0, light_fraction: float = 1.0
+    ) -> FrameVerdict:
         """Judge one frame.
 
         Parameters
@@ -183,6 +186,9 @@ class FramePipeline:
             Field of view (spot, field, energy): frames of one key are registered against each other.
         beam_scale
             Exposure time times beam intensity, relative to the flat's.
+        light_fraction
+            Part of the exposure during which the shutter was open, if known; below `LEAST_LIGHT` the frame is ``underexposed``: its
+            optical density would be too high everywhere by the same amount.
 
         Returns
         -------
@@ -198,6 +204,9 @@ class FramePipeline:
             self._previous = array[::DUPLICATE_STRIDE].copy()
         if not check.ok:
             return self._rejected(self._name(key), check.kind, check.reason, 0.0, started)
+        if light_fraction < LEAST_LIGHT:
+            reason = f"{100 * light_fraction:.0f} % of the exposure's light reached the camera (at least {100 * LEAST_LIGHT:.0f} %)"
+            return self._rejected(self._name(key), "underexposed", reason, 0.0, started)
         corrected = self._corrector.correct(array, beam_scale if beam_scale > 0 else 1.0)
         check = check_light(array, corrected, self._corrector)
         if not check.ok:

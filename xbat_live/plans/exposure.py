@@ -32,6 +32,8 @@ POLL_S = 0.004
 GROUP = "guarded-exposure"
 DARK_GROUP = "dark-exposure"
 _LONGER_S = 5.0  # than reserved: then a camera is given up
+_LEAD_FACTOR = 1.5
+LONGEST_LEAD_S = 0.5
 _START_S = 2.0
 _START_STEP_S = 0.001
 _SAME = 1e-3
@@ -56,12 +58,16 @@ class Delivery:
         What had been reserved.
     interrupted
         True when a pause, a stop or somebody else closed the shutter early: the frame lacks light.
+    light_fraction
+        Part of the exposure that the camera got: less than 1 when the shutter was closed early, or still open when the camera's
+        exposure had ended.
     """
 
     open_time_s: float
     settlement: Settlement
     reservation: Reservation
     interrupted: bool = False
+    light_fraction: float = 1.0
 
 
 def guarded_exposure(
@@ -129,6 +135,7 @@ class _Exposure:
     interruptions: Any = 0
     since_s: float = 0.0
     enough_s: float = 0.0
+    missed_s: float = 0.0  # of the opening, by the camera
     least_s: float = 0.0  # open time that a detector needs which does not show when it is done
     longest_s: float = 0.0
 
@@ -210,7 +217,8 @@ class _Exposure:
             logger.warning(
                 "shutter open for %.4f s of %.4f s: the exposure was cut short", open_time_s, self.exposure_s
             )
-        return Delivery(open_time_s, settlement, reservation, interrupted)
+        light = min(max((open_time_s if interrupted else self.exposure_s) - self.missed_s, 0.0) / self.exposure_s, 1.0)
+        return Delivery(open_time_s, settlement, reservation, interrupted, light)
 
     def _close(self) -> MsgGenerator[None]:
         if not self.closed:
@@ -250,18 +258,25 @@ class _Exposure:
     def _check_inside(self) -> MsgGenerator[None]:
         """Tell when a camera's exposure ended before the shutter had closed: the frame lost light, the dose is right.
 
-        By the IOCs' time stamps: this process may learn of both much later.
+        By the IOCs' time stamps: this process may learn of both much later. The next exposures get a longer lead.
         """
         if self._interruptions != self.interruptions:
             return
+        lead_s = self.guard.lead_time_s
         closed_at_s = float(getattr(self.beamline.shutter.status, "timestamp", 0.0) or 0.0)
         for state in self.states:
             ended_at_s = float(getattr(state, "timestamp", 0.0) or 0.0)
             if (yield from read(state)) != "Acquire" and ended_at_s < closed_at_s:
+                lost_s = closed_at_s - ended_at_s
+                self.missed_s = max(self.missed_s, lost_s)
+                self.guard.lead_time_s = min(
+                    max(self.guard.lead_time_s, _LEAD_FACTOR * (lead_s + lost_s)), LONGEST_LEAD_S
+                )
                 logger.warning(
-                    "the camera's exposure ended %.1f ms before the shutter closed: the frame lacks light; "
-                    "raise lead_time_s of the dose guard (%g s)",
-                    1e3 * (closed_at_s - ended_at_s),
+                    "the camera's exposure ended %.1f ms before the shutter closed: the frame lacks light; lead_time_s of "
+                    "the dose guard was %g s, it is now %g s",
+                    1e3 * lost_s,
+                    lead_s,
                     self.guard.lead_time_s,
                 )
 

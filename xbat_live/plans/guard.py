@@ -62,7 +62,7 @@ class DoseGuard:
     lead_time_s
         A timed opening lies inside the camera's exposure, which is longer by this, s. It has to cover the time from the camera's
         state ``Acquire`` to the shutter being open: Channel Access, the blades, and whatever a detector needs from saying so to
-        really integrating. A frame that lost light because it was too short is told in the log.
+        really integrating. A frame that lost light because it was too short is marked so, and the lead grows.
     least_flux_fraction
         ``attenuate`` is not worth it below this fraction of the flux that the plan began with.
     signals
@@ -85,7 +85,7 @@ class DoseGuard:
     choose_spot: SpotChooser | None = None
     timed: bool = True
     timed_margin_s: float = 0.01
-    lead_time_s: float = 0.03
+    lead_time_s: float = 0.06
     least_flux_fraction: float = 0.1
     signals: DoseRecord | None = field(default_factory=DoseRecord)
     windows_s: dict[str, tuple[float, float]] = field(default_factory=dict)

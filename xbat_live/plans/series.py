@@ -99,6 +99,8 @@ class Series:
     frames: int = 0
     rejected: int = 0
     relocations: int = 0
+    alarm_after: int = 5
+    rejected_in_a_row: int = 0
     corrections: int = 0
     feedback_told: bool = False
 
@@ -248,11 +250,29 @@ def measure_field(
         yield from pass_on_warnings(series)
         frame = yield from judge(series)
         if frame is None or frame.accepted:
+            series.rejected_in_a_row = 0
             return frame
         series.rejected += 1
+        series.rejected_in_a_row += 1
+        if series.rejected_in_a_row >= series.alarm_after:
+            yield from alarm(series, target, frame)
+            return frame
         action = "retake" if attempt < series.max_retakes else "keep_rejected"
         yield from decide(series, action, f"{target.field}: {frame.reason}", verdict=frame.kind, attempt=attempt)
     return frame
+
+
+def alarm(series: Series, target: Target, frame: AnalysedFrame) -> MsgGenerator[None]:
+    """Say that something is wrong with more than one frame; no frame is retaken until one is accepted, which spares the sample."""
+    rejected = series.rejected_in_a_row
+    if rejected == series.alarm_after:
+        reason = (
+            f"{rejected} frames rejected in a row, the last ({target.field}) because: {frame.reason}; look at beam, focus, stage and "
+            "camera. No retakes until a frame is accepted"
+        )
+        yield from decide(series, "alarm", reason, threshold=float(series.alarm_after), rejected_in_a_row=rejected)
+    else:
+        yield from decide(series, "keep_rejected", f"{target.field}: {frame.reason}", rejected_in_a_row=rejected)
 
 
 def measure_spot(series: Series, fields_um: Sequence[tuple[float, float]]) -> MsgGenerator[None]:

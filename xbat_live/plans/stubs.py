@@ -14,6 +14,9 @@ from xbat_live.plans.exposure import DARK_GROUP, Delivery, guarded_exposure
 from xbat_live.plans.guard import DoseGuard, close_shutter
 from xbat_live.plans.policies import Remedies
 
+LEAST_LIGHT = 0.98
+"""Part of an exposure's light that a flat has to have."""
+_FLAT_ATTEMPTS = 3
 FLAT, DARK, PRIMARY = "flat", "dark", "primary"
 _FRAME_TYPE = {PRIMARY: "Normal", FLAT: "FlatField", DARK: "Background"}
 
@@ -78,6 +81,7 @@ def expose(
         sample_x_um=request.x_um,
         sample_y_um=request.y_um,
         open_time_s=delivery.open_time_s,
+        light_fraction=delivery.light_fraction,
         dose_reserved_gy=delivery.reservation.peak_after_gy - delivery.reservation.peak_before_gy,
         dose_delivered_gy=settlement.delivered_gy,
         dose_gy=settlement.peak_total_gy,
@@ -122,7 +126,7 @@ def take_flats(
 ) -> MsgGenerator[None]:
     """Move the sample out of the beam and take `n` flats into the stream ``flat``.
 
-    The stage stays out; the next `move_to` brings the sample back. The guard counts these exposures too: they are
+    A flat that lacks light is kept, and taken once more. The stage stays out; the next `move_to` brings the sample back. The guard counts these exposures too: they are
     reserved at their own position, so that a wrong `reference_um` that leaves the sample in the beam costs visible dose.
 
     Parameters
@@ -135,14 +139,18 @@ def take_flats(
     yield from move_to(beamline, *reference_um)
     point.fill(field="reference", attempt=0, target_x_um=reference_um[0], target_y_um=reference_um[1])
     for _ in range(n):
-        yield from expose(beamline, guard, point, exposure_s=exposure_s, stream=FLAT)
+        for attempt in range(_FLAT_ATTEMPTS):
+            point.fill(attempt=attempt)
+            delivery = yield from expose(beamline, guard, point, exposure_s=exposure_s, stream=FLAT)
+            if delivery.light_fraction >= LEAST_LIGHT:
+                break
 
 
 def take_darks(beamline: TxmBeamline, guard: DoseGuard, point: PointRecord, *, n: int) -> MsgGenerator[None]:
     """Take `n` frames with the shutter closed into the stream ``dark``."""
     yield from close_shutter(beamline)
     yield from _set_frame_type(beamline, DARK)
-    point.fill(field="dark", attempt=0, frame_type=_FRAME_TYPE[DARK], open_time_s=0.0, dose_delivered_gy=0.0)
+    point.fill(field="dark", attempt=0, frame_type=_FRAME_TYPE[DARK], open_time_s=0.0, light_fraction=0.0, dose_delivered_gy=0.0)
     for _ in range(n):
         yield from bps.trigger(beamline.camera, group=short_uid(DARK_GROUP), wait=True)
         yield from save_event(beamline, guard, point, (), stream=DARK)

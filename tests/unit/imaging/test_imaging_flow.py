@@ -76,7 +76,7 @@ def test_flow_of_a_moved_image_is_the_shift(dy: float, dx: float, seed: int) -> 
     flow = optical_flow(image, moved(image, (dy, dx)))
     inner = flow[:, 30:-30, 30:-30]
     assert np.abs(np.median(inner, axis=(1, 2)) - (dy, dx)).max() < 0.02
-    assert np.hypot(inner[0] - dy, inner[1] - dx).mean() < 0.05
+    assert np.hypot(inner[0] - dy, inner[1] - dx).mean() < 0.07
 
 
 @settings(max_examples=6, deadline=None)
