@@ -23,6 +23,7 @@ from xbat_live.plans import (
     intermittent_series,
     move_every_scan,
     operando_txm_series,
+    optical_series,
     xanes_series,
 )
 
@@ -56,6 +57,8 @@ def make_plan(
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[SeriesSummary]:
     """Return the plan that `config` names, with its arguments; `md` joins what the start document says."""
+    if config.uses_microscope:
+        return make_optical_plan(config, beamline, analysis, md=md)
     section = config.plan
     options: dict[str, Any] = {
         **{name: getattr(section, name) for name in type(section).model_fields if name != "name"},
@@ -71,6 +74,28 @@ def make_plan(
     arguments = signature(plan).parameters  # every plan takes what it has a use for
     chosen = {name: value for name, value in options.items() if name in arguments}
     return plan(beamline, guard, analysis, choose_spot, **chosen)
+
+
+def make_optical_plan(
+    config: ExperimentConfig, beamline: TxmBeamline, analysis: LiveAnalysis, *, md: dict[str, Any] | None = None
+) -> MsgGenerator[SeriesSummary]:
+    """Return the series of the microscope that `config` describes: without dose guard, because it has no beam."""
+    section, optical = config.plan, config.optical
+    about = {name: value for name, value in plan_metadata(config).items() if not name.startswith("dose_")}
+    return optical_series(
+        beamline,
+        analysis,
+        n_points=section.n_points,
+        period_s=section.period_s,
+        duration_s=section.duration_s,
+        exposure_s=optical.exposure_s,
+        lamp=optical.lamp,
+        n_flats=optical.n_flats,
+        n_darks=section.n_darks,
+        max_retakes=section.max_retakes,
+        protocol=tuple(timed_step(step) for step in config.protocol),
+        md={**about, "pixel_size_um": optical.pixel_size_um, **(md or {})},
+    )
 
 
 def plan_metadata(config: ExperimentConfig) -> dict[str, Any]:

@@ -18,14 +18,16 @@ class PreflightError(Exception):
 
 
 def check(config: ExperimentConfig, beamline: TxmBeamline) -> None:
-    """Check positions, energies and frame folder; whether the dose allows the plan is for `xbat_live.forecast` to say.
+    """Check frame folder and, with beam, positions and energies; whether the dose allows the plan is for `xbat_live.forecast` to say.
 
     Raises
     ------
     PreflightError
         Naming key, value, unit, limit and remedy of each problem.
     """
-    problems = [*_positions(config, beamline), *_energies(config, beamline), *_folder(config)]
+    problems = [*_folder(config)]
+    if not config.uses_microscope:
+        problems = [*_positions(config, beamline), *_energies(config, beamline), *problems]
     if problems:
         raise PreflightError("\n      ".join(problems))
 
@@ -67,10 +69,12 @@ def _energies(config: ExperimentConfig, beamline: TxmBeamline) -> Iterator[str]:
 
 
 def _folder(config: ExperimentConfig) -> Iterator[str]:
-    folder = config.path(config.camera.directory)
+    key, folder = "camera.directory", config.path(config.camera.directory)
+    if config.uses_microscope:
+        key, folder = "optical.directory", config.optical_directory
     problem = folder_problem(folder)
     if problem:
-        yield f"camera.directory: {problem}"
+        yield f"{key}: {problem}"
 
 
 def folder_problem(folder: Path) -> str:

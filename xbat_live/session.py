@@ -15,7 +15,8 @@ from bluesky.utils import MsgGenerator
 
 from xbat_live.archive import ArchiveWriter
 from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, RunProgress
-from xbat_live.config import ExperimentConfig
+from xbat_live.callbacks.analysis import OPTICAL_KEYS
+from xbat_live.config import CameraSection, ExperimentConfig, OpticalSection
 from xbat_live.devices import (
     DevicePrefixes,
     Roi,
@@ -25,6 +26,7 @@ from xbat_live.devices import (
     set_default_timeouts,
     wait_for_connection,
 )
+from xbat_live.devices.beamline import OPTICAL_SUFFIX
 from xbat_live.devices.dose_monitor import DoseMonitor
 from xbat_live.dose_setup import open_account
 from xbat_live.engine import make_run_engine
@@ -57,8 +59,11 @@ class Session:
     def plan(self) -> MsgGenerator[SeriesSummary]:
         """Return the configured plan, with the camera told what frames to take."""
         config, beamline = self.config, self.beamline
-        roi = None if config.camera.roi is None else Roi(*config.camera.roi)
-        beamline.camera.prepare_frames(exposure_s=config.camera.exposure_s, roi=roi)
+        section, camera = (
+            (config.optical, beamline.optical) if config.uses_microscope else (config.camera, beamline.camera)
+        )
+        assert camera is not None  # `make_beamline` made the one that is used
+        camera.prepare_frames(exposure_s=section.exposure_s, roi=None if section.roi is None else Roi(*section.roi))
         choose = self.guard.choose_spot
         assert choose is not None  # `open_session` gave it one
         return make_plan(config, beamline, self.guard, self.analysis, choose, md=self.metadata)
@@ -91,16 +96,7 @@ def open_session(
         beamline = connect(config)
         beamline.shutter.close_now()
         account = stack.enter_context(open_account(config))
-        tracker = DriftTracker(config.camera.pixel_size_um, model=drift_model(config))
-        analysis = FrameAnalysis(
-            partial(
-                FramePipeline,
-                pixel_size_um=config.camera.pixel_size_um,
-                dark_offset=config.camera.dark_offset_counts,
-            ),
-            tracker,
-            dose_limit_gy=config.dose.limit_gy,
-        )
+        analysis = make_analysis(config)
         stack.callback(analysis.close)
         calibration = FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na)
         monitor = stack.enter_context(
@@ -129,6 +125,17 @@ def open_session(
             run_engine.subscribe(archive)
         stack.callback(beamline.shutter.close_now)
         yield Session(config, beamline, guard, analysis, run_engine, archive)
+
+
+def make_analysis(config: ExperimentConfig) -> FrameAnalysis:
+    """Return the live analysis of the camera that the plan uses."""
+    section: CameraSection | OpticalSection = config.optical if config.uses_microscope else config.camera
+    return FrameAnalysis(
+        partial(FramePipeline, pixel_size_um=section.pixel_size_um, dark_offset=section.dark_offset_counts),
+        DriftTracker(section.pixel_size_um, model=drift_model(config)),
+        dose_limit_gy=config.dose.limit_gy,
+        keys=OPTICAL_KEYS if config.uses_microscope else None,
+    )
 
 
 def drift_model(config: ExperimentConfig) -> DriftModel:
@@ -160,8 +167,14 @@ def make_beamline(config: ExperimentConfig) -> TxmBeamline:
     """Return the devices without waiting for their PVs."""
     configure_channel_access(config.beamline.channel_access.environment())
     set_default_timeouts()
-    prefixes = DevicePrefixes.from_prefix(config.beamline.prefix, **config.beamline.device_prefixes)
-    return build_beamline(prefixes, frame_directory=config.path(config.camera.directory))
+    prefixes: dict[str, str] = {str(device): prefix for device, prefix in config.beamline.device_prefixes.items()}
+    if config.uses_microscope:
+        prefixes.setdefault("optical", config.beamline.prefix + OPTICAL_SUFFIX)
+    return build_beamline(
+        DevicePrefixes.from_prefix(config.beamline.prefix, **prefixes),
+        frame_directory=config.path(config.camera.directory),
+        optical_directory=config.optical_directory,
+    )
 
 
 def open_archive(config: ExperimentConfig, stack: ExitStack, tell: Callable[[str], None]) -> ArchiveWriter | None:

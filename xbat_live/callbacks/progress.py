@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +24,8 @@ class RunState:
         Number of frames by verdict.
     dose_gy, dose_limit_gy
         Highest dose in the last frame's footprint, and the limit, Gy.
+    with_beam
+        False for a plan of the microscope, whose frames are no dose.
     drift_yx_um
         Registered drift, um.
     shutter
@@ -43,6 +46,7 @@ class RunState:
     verdicts: Counter[str] = field(default_factory=Counter)
     dose_gy: float = 0.0
     dose_limit_gy: float = float("nan")
+    with_beam: bool = True
     drift_yx_um: tuple[float, float] = (0.0, 0.0)
     voltage_v: float = float("nan")
     soc: float = float("nan")
@@ -101,9 +105,11 @@ class RunProgress(CallbackBase):
             state.darks += 1
         elif stream == "analysis":
             state.verdicts[str(data["analysis_verdict"])] += 1
-            state.dose_gy = float(data["analysis_dose_gy"])
             fraction = float(data["analysis_dose_fraction"])
-            state.dose_limit_gy = state.dose_gy / fraction if fraction else state.dose_limit_gy
+            state.with_beam = not math.isnan(fraction)
+            if state.with_beam:
+                state.dose_gy = float(data["analysis_dose_gy"])
+                state.dose_limit_gy = state.dose_gy / fraction if fraction else state.dose_limit_gy
             state.drift_yx_um = (float(data["analysis_drift_y_um"]), float(data["analysis_drift_x_um"]))
         elif stream == "decision":
             elapsed_s = time.monotonic() - state.started_s

@@ -23,6 +23,8 @@ _ROUTINE = {"start", "end"}
 _STYLE = {
     "relocate": "bold magenta",
     "halt": "bold red",
+    "alarm": "bold red",
+    "warn": "yellow",
     "retake": "yellow",
     "keep_rejected": "yellow",
     "correct_drift": "cyan",
@@ -103,10 +105,13 @@ def _finite(value: Any) -> Any:
 
 def _facts(state: RunState) -> list[str]:
     share = 100 * state.rejected / max(sum(state.verdicts.values()), 1)
+    dose = [f"dose {format_si(state.dose_gy, 'Gy')} of {format_si(state.dose_limit_gy, 'Gy')}"]
+    if not state.with_beam:
+        dose = []
     facts = [
         f"point {state.points}/{state.n_points}",
         f"spot {state.spot + 1}",
-        f"dose {format_si(state.dose_gy, 'Gy')} of {format_si(state.dose_limit_gy, 'Gy')}",
+        *dose,
         f"rejected {state.rejected} of {state.frames} ({share:.0f} %)",
         f"drift y {1e3 * state.drift_yx_um[0]:+.0f} nm, x {1e3 * state.drift_yx_um[1]:+.0f} nm",
     ]
@@ -125,5 +130,7 @@ def _block(state: RunState) -> Group:
         ProgressBar(total=max(state.n_points, 1), completed=state.points, width=40),
         f"{state.points}/{state.n_points}",
     )
+    if not state.with_beam:
+        return Group(grid, Text(" | ".join(_facts(state))))
     grid.add_row("dose", ProgressBar(total=1.0, completed=fraction, width=40), f"{100 * fraction:.0f} % of the limit")
     return Group(grid, Text(" | ".join(_facts(state))))

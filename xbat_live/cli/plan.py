@@ -10,7 +10,7 @@ import typer
 
 from xbat_live.cli.config import parse_changes
 from xbat_live.cli.errors import exit_on_error
-from xbat_live.config import load_config
+from xbat_live.config import ConfigError, load_config
 
 EXIT_NO_GO = 1
 
@@ -48,6 +48,8 @@ def plan(  # noqa: PLR0917 - typer's way to have options
     """
     with exit_on_error():
         config = load_config(file, parse_changes(changes))
+        if config.uses_microscope:
+            raise ConfigError(f"{file}: plan.name = {config.plan.name!r} uses no beam: there is no dose to forecast")
         from xbat_live.forecast import forecast
 
         found = forecast(config, fresh=fresh, reject=reject, timed_shutter=timed_shutter)

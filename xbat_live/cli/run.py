@@ -63,12 +63,13 @@ def tell_summary(display: Display, state: RunState, summary: SeriesSummary | Non
     """Say in one line what the run did."""
     if summary is None:
         return
-    display.say(
-        f"{summary.points} points, {summary.frames} frames, {summary.rejected} rejected (kept and marked), "
-        f"{summary.corrections} drift corrections, {summary.relocations} relocations, "
-        f"{format_si(state.dose_gy, 'Gy')} at the last spot; {summary.outcome}",
-        style="bold",
-    )
+    facts = f"{summary.points} points, {summary.frames} frames, {summary.rejected} rejected (kept and marked)"
+    if state.with_beam:
+        facts += (
+            f", {summary.corrections} drift corrections, {summary.relocations} relocations, "
+            f"{format_si(state.dose_gy, 'Gy')} at the last spot"
+        )
+    display.say(f"{facts}; {summary.outcome}", style="bold")
 
 
 def leave_on(error: Exception | None, display: Display) -> None:
@@ -148,6 +149,8 @@ def look_ahead(session: Session, display: Display, override_reason: str | None) 
     NoGoError
         See there.
     """
+    if session.config.uses_microscope:
+        return {}  # no beam, no dose
     from xbat_live.forecast import forecast, refuse_or_record
 
     timed = session.beamline.shutter.has_timed_opening

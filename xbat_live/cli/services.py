@@ -23,9 +23,10 @@ def archive_for(config: ExperimentConfig, display: Display) -> Iterator[Experime
         return
     from xbat_live.archive import TiledServer
 
-    frame_folder = config.path(config.camera.directory)
-    frame_folder.mkdir(parents=True, exist_ok=True)
-    server = TiledServer(config.path(section.directory), port=free_tcp_port(), readable_storage=[frame_folder])
+    frame_folders = sorted({config.path(config.camera.directory), config.optical_directory})
+    for folder in frame_folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    server = TiledServer(config.path(section.directory), port=free_tcp_port(), readable_storage=frame_folders)
     display.say(f"Tiled starts at {server.ui_url}   API key in {server.settings.key_file}")
     with server:
         yield with_archive(config, server.uri, server.api_key)

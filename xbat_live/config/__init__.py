@@ -1,6 +1,7 @@
 """One typed configuration of an experiment: beamline, sample, dose, plan. TOML, with a unit on every number."""
 
 from xbat_live.config.experiment import ConfigError, ExperimentConfig, load_config, make_config
+from xbat_live.config.optical import OpticalSection
 from xbat_live.config.sections import (
     ArchiveSection,
     BeamlineSection,
@@ -28,6 +29,7 @@ __all__ = [
     "ExperimentConfig",
     "LayerSection",
     "LimitSection",
+    "OpticalSection",
     "PartSection",
     "PlanSection",
     "ProtocolStep",

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from xbat_live.config.optical import OpticalSection
 from xbat_live.config.sections import (
     ArchiveSection,
     BeamlineSection,
@@ -37,6 +38,7 @@ class ExperimentConfig(BaseSettings):
     dose: DoseSection
     beamline: BeamlineSection = BeamlineSection()
     camera: CameraSection = CameraSection()
+    optical: OpticalSection = OpticalSection()
     plan: PlanSection = PlanSection()
     protocol: tuple[ProtocolStep, ...] = ()
     watchdog: WatchdogSection = WatchdogSection()
@@ -44,6 +46,16 @@ class ExperimentConfig(BaseSettings):
     operator: str = ""
     base_directory: Path = Path()
     """Relative folders are below this one; default: the folder of the file."""
+
+    @property
+    def optical_directory(self) -> Path:
+        """Folder of the microscope's frames, absolute."""
+        return self.path(self.camera.directory if self.optical.directory is None else self.optical.directory)
+
+    @property
+    def uses_microscope(self) -> bool:
+        """Whether the plan takes its frames with the microscope instead of the X-ray camera."""
+        return self.plan.name == "optical_series"
 
     def path(self, relative: Path) -> Path:
         """Return `relative` below the configuration's folder, absolute."""

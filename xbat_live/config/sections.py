@@ -61,7 +61,7 @@ class BeamlineSection(_Section):
     prefix: str = "XBAT:"
     """PV prefix shared by all devices; single devices can be moved with `device_prefixes`."""
     device_prefixes: dict[
-        Literal["stage", "camera", "mono", "potentiostat", "shutter", "attenuator", "i0", "ring"], str
+        Literal["stage", "camera", "mono", "potentiostat", "shutter", "attenuator", "i0", "ring", "optical"], str
     ] = Field(default_factory=dict)
     """Full prefix per device, for beamlines whose PVs do not share one."""
     channel_access: ChannelAccess = ChannelAccess()
@@ -249,6 +249,7 @@ class PlanSection(_Section):
         "intermittent_series",
         "attenuated_series",
         "fresh_spots_protocol",
+        "optical_series",
     ] = "operando_txm_series"
     n_points: int = Field(56, ge=1, le=10_000_000)
     """Time points of the series (xanes_series: repeats of the spectrum)."""
@@ -336,6 +337,8 @@ class PlanSection(_Section):
                 for i, (dx, dy) in enumerate(self.fields_um)
                 for n, (x, y) in enumerate(corners)
             }
+        if self.name == "optical_series":
+            return {}  # the stage stays where it is
         if self.name == "fresh_spots_protocol":
             return {"plan.spot": self.spot_um}
         x, y = self.spot_um

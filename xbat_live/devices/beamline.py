@@ -15,6 +15,7 @@ from ophyd.signal import EpicsSignalBase
 from xbat_live.devices.beam import Attenuator, IonChamber, StorageRing
 from xbat_live.devices.camera import TxmCamera
 from xbat_live.devices.epics import address_list
+from xbat_live.devices.microscope import OpticalCamera
 from xbat_live.devices.monochromator import Monochromator
 from xbat_live.devices.potentiostat import Potentiostat
 from xbat_live.devices.shutter import FastShutter
@@ -30,8 +31,12 @@ _SUFFIX = {
     "i0": "I0:",
     "ring": "RING:",
 }
+OPTICAL_SUFFIX = "OPT:"
 _CAMERA_SIGNALS = (
-    *(f"cam.{name}" for name in ("acquire", "acquire_time", "acquire_period", "array_callbacks", "frame_type", "detector_state")),
+    *(
+        f"cam.{name}"
+        for name in ("acquire", "acquire_time", "acquire_period", "array_callbacks", "frame_type", "detector_state")
+    ),
     *(f"cam.{name}" for name in ("image_mode", "num_images", "size_y", "size_x", "min_y", "min_x", "bin_y", "bin_x")),
     *(f"cam.{name}" for name in ("max_size_y", "max_size_x", "data_type", "port_name")),
     *(f"cam.array_size.{name}" for name in ("array_size_y", "array_size_x")),
@@ -40,6 +45,7 @@ _CAMERA_SIGNALS = (
     *(f"hdf1.{name}" for name in ("write_message", "height", "width", "plugin_type")),
     *(f"image.{name}" for name in ("enable", "plugin_type")),
 )
+_OPTICAL_SIGNALS = (*_CAMERA_SIGNALS, "lamp", "reference")
 MOST_NAMED = 40
 _UNIT_NAMES = {
     "um": {"um", "µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres"},
@@ -79,7 +85,7 @@ class BeamlineUnitError(ValueError):
 
 @dataclass(frozen=True)
 class DevicePrefixes:
-    """PV prefix of each device, with its separator at the end."""
+    """PV prefix of each device, with its separator at the end. `optical`: None where there is no microscope, or none is used."""
 
     stage: str = "XBAT:TXM:"
     camera: str = "XBAT:CAM:"
@@ -89,25 +95,28 @@ class DevicePrefixes:
     attenuator: str = "XBAT:ATT:"
     i0: str = "XBAT:I0:"
     ring: str = "XBAT:RING:"
+    optical: str | None = None
 
     @classmethod
     def from_prefix(cls, prefix: str, **device_prefixes: str) -> DevicePrefixes:
         """Return the prefixes below a common one; `device_prefixes` replaces single ones, by device name.
+
+        The microscope is only there when it is named: ``optical=prefix + OPTICAL_SUFFIX``.
 
         Raises
         ------
         ValueError
             Unknown device name.
         """
-        unknown = sorted(set(device_prefixes) - set(_SUFFIX))
+        unknown = sorted(set(device_prefixes) - {*_SUFFIX, "optical"})
         if unknown:
-            raise ValueError(f"unknown device {', '.join(unknown)}; known: {', '.join(_SUFFIX)}")
+            raise ValueError(f"unknown device {', '.join(unknown)}; known: {', '.join((*_SUFFIX, 'optical'))}")
         return replace(cls(**{device: prefix + suffix for device, suffix in _SUFFIX.items()}), **device_prefixes)
 
 
 @dataclass(frozen=True)
 class TxmBeamline:
-    """The devices of a TXM beamline."""
+    """The devices of a TXM beamline. `optical` is the reflection microscope, None where there is none."""
 
     stage: TxmStage
     camera: TxmCamera
@@ -117,11 +126,13 @@ class TxmBeamline:
     attenuator: Attenuator
     i0: IonChamber
     ring: StorageRing
+    optical: OpticalCamera | None = None
     names: tuple[str, ...] = field(default=tuple(_SUFFIX), repr=False)
 
     def devices(self) -> tuple[Device, ...]:
         """Return all devices."""
-        return tuple(getattr(self, name) for name in self.names)
+        optical = () if self.optical is None else (self.optical,)
+        return (*(getattr(self, name) for name in self.names), *optical)
 
     def wait_for_connection(self, timeout_s: float = 5.0) -> None:
         """Wait until all needed PVs have connected, and compare units; see the function of the same name."""
@@ -180,7 +191,12 @@ class PvReport:
     timestamp_s: float = 0.0
 
 
-def build_beamline(prefixes: DevicePrefixes | None = None, *, frame_directory: str | Path = "/tmp") -> TxmBeamline:
+def build_beamline(
+    prefixes: DevicePrefixes | None = None,
+    *,
+    frame_directory: str | Path = "/tmp",
+    optical_directory: str | Path | None = None,
+) -> TxmBeamline:
     """Make the devices; returns at once, their PVs connect in the background.
 
     Parameters
@@ -189,8 +205,13 @@ def build_beamline(prefixes: DevicePrefixes | None = None, *, frame_directory: s
         Default: all below ``XBAT:``.
     frame_directory
         Folder for the camera's HDF5 files, the same for the IOC and this machine.
+    optical_directory
+        The same for the microscope; None: `frame_directory`.
     """
     at = prefixes or DevicePrefixes()
+    optical = None
+    if at.optical is not None:
+        optical = OpticalCamera(at.optical, name="optical", frame_directory=optical_directory or frame_directory)
     return TxmBeamline(
         stage=TxmStage(at.stage, name="stage"),
         camera=TxmCamera(at.camera, name="camera", frame_directory=frame_directory),
@@ -200,6 +221,7 @@ def build_beamline(prefixes: DevicePrefixes | None = None, *, frame_directory: s
         attenuator=Attenuator(at.attenuator, name="attenuator"),
         i0=IonChamber(at.i0, name="i0"),
         ring=StorageRing(at.ring, name="ring"),
+        optical=optical,
     )
 
 
@@ -280,7 +302,8 @@ def _signals(beamline: TxmBeamline) -> Iterator[EpicsSignalBase]:
     for item in fields(beamline):
         device = getattr(beamline, item.name)
         if isinstance(device, TxmCamera):
-            yield from (_resolve(device, path) for path in _CAMERA_SIGNALS)
+            paths = _OPTICAL_SIGNALS if isinstance(device, OpticalCamera) else _CAMERA_SIGNALS
+            yield from (_resolve(device, path) for path in paths)
         elif isinstance(device, Device):
             yield from (walk.item for walk in device.walk_signals() if isinstance(walk.item, EpicsSignalBase))
 

@@ -65,6 +65,17 @@ class TwinSettings:
         Nominal capacity of the cell and its state of charge (0 lithiated .. 1 charged) at the start.
     frames
         File or directory with recorded frames to play instead of the rendered electrode.
+    optical_pixel_size_um, optical_sensor_yx
+        Microscope: pixel at the sample in um and number of sensor pixels (rows, columns).
+    optical_photons_px_s
+        Microscope: detected photons per pixel and second from a white reference in the middle of the field, lamp at 1.
+    optical_drift_um_per_min_yx, optical_jitter_um
+        Microscope: drift of its holder in um per minute of twin time (y, x), beside that of the sample; standard
+        deviation per axis of the position of each frame.
+    optical_vibration_probability, optical_vibration_extent_px
+        Microscope: as for the X-ray camera.
+    optical_deformation_px
+        Microscope: largest local displacement of the surface in px between state of charge 0 (none) and 1.
     """
 
     seed: int = 1
@@ -104,6 +115,14 @@ class TwinSettings:
     capacity_mah: float = 1.0
     initial_soc: float = 0.05
     frames: Path | None = None
+    optical_pixel_size_um: float = 0.56
+    optical_sensor_yx: tuple[int, int] = (512, 640)
+    optical_photons_px_s: float = 2e5
+    optical_drift_um_per_min_yx: tuple[float, float] = (0.012, -0.007)
+    optical_jitter_um: float = 0.08
+    optical_vibration_probability: float = 0.05
+    optical_vibration_extent_px: tuple[float, float] = (5.0, 12.0)
+    optical_deformation_px: float = 1.5
 
     def __post_init__(self) -> None:
         for name, low, high, unit in _RANGES:
@@ -115,10 +134,10 @@ class TwinSettings:
                             " :", ":"
                         )
                     )
-        if self.vibration_extent_px[0] > self.vibration_extent_px[1]:
-            raise ValueError(
-                f"twin setting vibration_extent_px = {self.vibration_extent_px} px: give (smallest, largest)"
-            )
+        for name in ("vibration_extent_px", "optical_vibration_extent_px"):
+            smallest, largest = getattr(self, name)
+            if smallest > largest:
+                raise ValueError(f"twin setting {name} = {(smallest, largest)} px: give (smallest, largest)")
 
     @classmethod
     def from_mapping(cls, content: dict[str, Any], *, source: str = "twin settings") -> TwinSettings:
@@ -193,6 +212,13 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("damage_threshold_gy", 1.0, 1e12, "Gy"),
     ("capacity_mah", 1e-6, 1e6, "mAh"),
     ("initial_soc", 0.0, 1.0, ""),
+    ("optical_pixel_size_um", 0.05, 10.0, "um"),
+    ("optical_sensor_yx", 16, 8192, "px"),
+    ("optical_photons_px_s", 0.0, 1e12, "1/s"),
+    ("optical_jitter_um", 0.0, 100.0, "um"),
+    ("optical_vibration_probability", 0.0, 1.0, ""),
+    ("optical_vibration_extent_px", 0.0, 40.0, "px"),
+    ("optical_deformation_px", 0.0, 4.0, "px"),
 )
 
 

@@ -13,6 +13,7 @@ from .camera import Camera
 from .file_plugin import FilePlugin
 from .image_plugin import image_plugin_class
 from .monochromator import Monochromator
+from .optical import OpticalStation
 from .potentiostat import PotentiostatGroup
 from .shutter import Shutter
 from .stage import Stage
@@ -61,7 +62,6 @@ class SimulatedBeamline:
         self.control = TwinControl(
             prefix + "TWIN:", seed=settings.seed, time_scale=settings.time_scale, request_stop=request_stop, **both
         )
-        self.truth = Truth(prefix + "TRUTH:", directory=work_directory, **both)
         self.files = FilePlugin(prefix + "CAM:HDF1:", worker=self.worker, shape_yx=sensor_yx)
         self.images = image_plugin_class(sensor_yx)(prefix + "CAM:image1:", shape_yx=sensor_yx)
         self.camera = Camera(
@@ -70,7 +70,12 @@ class SimulatedBeamline:
             files=self.files,
             images=self.images,
             shutter=self.shutter,
-            **both,
+            source=twin,
+            worker=self.worker,
+        )
+        self.optical = OpticalStation(prefix + "OPT:", twin=twin, shutter=self.shutter)
+        self.truth = Truth(
+            prefix + "TRUTH:", directory=work_directory, also=(self.optical.microscope.write_truth,), **both
         )
 
     @property
@@ -87,6 +92,7 @@ class SimulatedBeamline:
             self.files,
             self.images,
             self.camera,
+            *self.optical.groups,
         ]
         return {name: pv for group in groups for name, pv in group.pvdb.items()}
 
@@ -113,8 +119,9 @@ class SimulatedBeamline:
         await self.shutter.close()
         await self.camera.abort()
         await self.files.end_capture()
+        await self.optical.shut_down()
         try:
-            await self.worker.render(self._twin.write_truth, self._work_directory)
+            await self.truth.write()
         except OSError:
             logger.exception("the truth files cannot be written to %s", self._work_directory)
         self.worker.close()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,20 +83,41 @@ class Truth(PVGroup):
     position_y = readback("PositionY_RBV", 0.0, units="um", precision=5)
     peak_dose = readback("PeakDose_RBV", 0.0, units="Gy", precision=1, doc="active material, attenuation model")
     open_time = readback("OpenTime_RBV", 0.0, units="s", precision=6)
-    flush = choice("Flush", ("Done", "Flush"), doc="1: write truth.jsonl and truth_dose.npz; completes when written")
+    flush = choice("Flush", ("Done", "Flush"), doc="1: write the truth files; completes when they are written")
 
-    def __init__(self, prefix: str, *, twin: Twin, worker: TwinWorker, directory: Path, **more: Any) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        *,
+        twin: Twin,
+        worker: TwinWorker,
+        directory: Path,
+        also: Sequence[Callable[[Path], object]] = (),
+        **more: Any,
+    ) -> None:
         super().__init__(prefix, **more)
         self._twin, self._worker, self._directory = twin, worker, directory
+        self._writers = (twin.write_truth, *also)
 
     @flush.putter
     async def flush(self, instance: Any, value: str) -> str:
         """Write the truth files."""
         del instance
         if value == "Flush":
-            await self._worker.render(self._twin.write_truth, self._directory)
+            await self.write()
             await self.update()
         return "Done"
+
+    async def write(self) -> None:
+        """Write all truth files.
+
+        Raises
+        ------
+        OSError
+            The directory cannot be written.
+        """
+        for write in self._writers:
+            await self._worker.render(write, self._directory)
 
     async def update(self) -> None:
         """Publish the present truth."""
