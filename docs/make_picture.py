@@ -18,7 +18,7 @@ from xbat_live.archive import TiledServer, connect, open_run
 from xbat_live.config import ExperimentConfig, load_config
 from xbat_live.dose import DoseMap, Ledger
 from xbat_live.imaging import optical_density
-from xbat_live.session import make_account
+from xbat_live.dose_setup import make_account
 
 if TYPE_CHECKING:
     import pandas as pd

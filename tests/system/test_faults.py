@@ -154,20 +154,19 @@ def test_ioc_killed_in_a_run(own):
 
 
 def test_acquisition_killed_in_an_exposure(own):
-    """SIGKILL: the dose of that exposure is in the ledger, the shutter closes by itself, and the next start goes on."""
+    """SIGKILL: the guard closes the shutter and settles that exposure with what was delivered, and the next start goes on."""
     own.write(exposure="2 s", n_points=1000)
     process = own.start()
     own.wait_for_exposures(1, process)
     wait_until(lambda: own.counts()["reserve"] > own.counts()["settle"] and own.pv("SH:Status") == "Open", 60)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    wait_until(lambda: closed(own), 30)  # the shutter's watchdog
-    counts = own.counts()
-    assert counts["reserve"] == counts["settle"] + 1  # the open reservation counts in full
+    wait_until(lambda: closed(own), 30)
+    wait_until(lambda: own.counts()["reserve"] == own.counts()["settle"], 30)
     own.put("TRUTH:Flush", 1)
     with np.load(own.folder / "twin" / "truth_dose.npz") as truth:
         true_gy = truth["dose_gy"].max()
-    assert peak_gy(own) >= true_gy * 0.95  # within the model's tolerance
+    assert true_gy * 0.95 <= peak_gy(own) <= true_gy * 1.05  # within the model's tolerance
     own.write(exposure="48 ms", n_points=2)
     assert own.run().returncode == 0
     assert closed(own)

@@ -62,7 +62,7 @@ import json, sys
 from pathlib import Path
 from xbat_live.config import load_config
 from xbat_live.devices import configure_channel_access
-config = load_config(Path(sys.argv[1]))
+config = load_config(Path(sys.argv[1]), {"dose.policy": "halt"})
 configure_channel_access(config.beamline.channel_access.environment())
 import bluesky.plans as bp
 from xbat_live.dose import DoseRefused

@@ -74,7 +74,7 @@ class Torture:
         names = ("SH:Status", "SH:OpenCount_RBV", "TRUTH:Flush")
         self.status, self.openings, self.flush = (epics.PV(bench.simulator.prefix + name) for name in names)
         assert all(pv.wait_for_connection(10) for pv in (self.status, self.openings, self.flush))
-        bench.write(exposure="150 ms", limit=f"{LIMIT_GY} Gy", n_points=1_000_000)
+        bench.write(exposure="150 ms", limit=f"{LIMIT_GY} Gy", n_points=500)
         text = bench.file.read_text().replace('name = "fault-cell"', f'name = "fault-cell"\n{SAMPLE_SECTION}')
         text = text.replace(
             "[plan]", f'[plan]\nreference = ["-{SAMPLE_UM} um", "0 um"]\ncorrect_drift = false\nmax_retakes = 0'
@@ -84,7 +84,7 @@ class Torture:
 
     def once(self) -> None:
         """Start a run, kill it at a random moment after its first reservation, and compare."""
-        process = self.bench.start()
+        process = self.bench.start("--override-dose", "torture")
         try:
             begun = self._records() + 1
             wait_until(lambda: self._ended(process) or self._records() > begun, 60)

@@ -175,6 +175,11 @@ def open_run(client: Any, which: str | int = "last") -> RunView:
 
     try:
         run = client[-1 if which == "last" else which]
+        if which == "last" and "start" not in run.metadata:
+            # The newest entry need not be a run: analyses stand beside the runs.
+            from tiled.queries import SpecsQuery
+
+            run = client.search(SpecsQuery(["BlueskyRun"])).values().last()
     except (KeyError, IndexError, ValueError) as error:
         what = "no runs yet" if which == "last" else f"no single run {which!r} ({error})"
         raise ArchiveError(f"the archive at {client.uri} has {what}") from error

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xbat_live import __version__
-from xbat_live.cli import archive, config, demo, doctor, dose, guard, log, plan, run, serve, sim
+from xbat_live.cli import analyse, archive, config, demo, doctor, dose, guard, log, plan, run, serve, sim
 
 app = typer.Typer(
     name="xbat",
@@ -45,6 +45,7 @@ app.command()(guard.guard)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(dose.app, name="dose")
+app.add_typer(analyse.app, name="analyse")
 app.add_typer(archive.app, name="archive")
 
 if __name__ == "__main__":

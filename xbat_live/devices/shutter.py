@@ -158,7 +158,10 @@ class FastShutter(UnitsMixin, Device):
         with self._hold_lock:  # a pause in another thread comes before or after, never in between
             if target == "Open":
                 self._check_not_held(finish)
-            self._send(_COMMAND[value], commanded)
+            try:
+                self._send(_COMMAND[value], commanded)
+            except connection_errors() as error:
+                finish(ShutterError(f"{self._unconfirmed(target)} ({error})"))
         return status
 
     def open_for(self, seconds: float) -> DeviceStatus:
@@ -275,10 +278,10 @@ class FastShutter(UnitsMixin, Device):
         status.wait(timeout=self.move_timeout_s + 1)
 
     def _send(self, command: str, done: Callable[..., None]) -> None:
-        self.command.put(command, wait=False, use_complete=True, callback=done)
+        self.command.put(command, wait=False, use_complete=True, callback=done, connection_timeout=_READ_S)
 
     def _send_timed(self, seconds: float, done: Callable[..., None]) -> None:
-        self.open_for_s.put(seconds, wait=False, use_complete=True, callback=done)
+        self.open_for_s.put(seconds, wait=False, use_complete=True, callback=done, connection_timeout=_READ_S)
 
     def _confirms(self, target: str, finish: _Once) -> bool:
         try:

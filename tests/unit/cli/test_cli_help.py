@@ -35,6 +35,7 @@ VERBS = [
     "dose add",
     "guard",
     "plan",
+    "analyse motion",
 ]
 HEAVY = ("ophyd", "epics", "bluesky", "tiled", "caproto", "numpy", "pandas", "h5py")
 

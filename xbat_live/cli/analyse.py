@@ -1,0 +1,210 @@
+"""``xbat analyse``: what a run says, worked out after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xbat_live.cli.errors import exit_on_error
+from xbat_live.config import ConfigError
+
+if TYPE_CHECKING:
+    from xbat_live.analysis import MotionAnalysis
+
+app = typer.Typer(help="Work out what a run says, after it.", no_args_is_help=True)
+
+KEY_VARIABLE = "TILED_API_KEY"
+SUMMARY = "motion.json"
+
+
+@app.callback()
+def _group() -> None:
+    """Work out what a run says, after it."""
+
+
+@app.command(
+    epilog="Examples:  xbat analyse motion last    |    xbat analyse motion 99e47888 --pairs 3:13,13:35 --field A --out figures    |    "
+    "xbat analyse motion last --archive my-cell/archive --no-figures --json"
+)
+def motion(  # noqa: PLR0917 - options of a command
+    run: Annotated[str, typer.Argument(help='Uid of the run, its first characters (at least 5), or "last".')],
+    archive: Annotated[
+        Path, typer.Option(help="Archive folder; its server is started for the analysis. With --uri: where the key is.")
+    ] = Path("archive"),
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Address of a running archive; its key is read from the archive folder, or from {KEY_VARIABLE}."
+        ),
+    ] = None,
+    frames: Annotated[
+        list[Path] | None, typer.Option(help="Folder with the frames, if not beside the archive; may be repeated.")
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="Pairs of frames whose deformation is wanted, counted from 1 over the accepted frames of the field, or none. "
+            "Default: first to middle, middle to last."
+        ),
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option(help="Field of view; default: the one with most accepted frames.")
+    ] = None,
+    spot: Annotated[int | None, typer.Option(help="Spot on the sample, from 0; default: likewise.", min=0)] = None,
+    energy: Annotated[str | None, typer.Option(help='Photon energy, e.g. "8562 eV"; default: likewise.')] = None,
+    register: Annotated[
+        bool,
+        typer.Option("--register", help="Register all frames anew instead of taking the shifts recorded in the run."),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for figures and numbers; default: motion-UID.")] = None,
+    figures: Annotated[
+        bool | None,
+        typer.Option("--figures/--no-figures", help="Draw figures (PNG, PDF); default: if matplotlib is there."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files in the output folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON on standard output.")] = False,
+) -> None:
+    """Tell drift from jitter and show how the electrode deformed: arrays into the archive, figures and numbers into a folder.
+
+    Takes the accepted frames of one field of view. Results stand in the archive under analyses/UID/motion-TIME, beside earlier ones.
+    """
+    with exit_on_error():
+        from xbat_live.analysis import RunFrames, analyse_motion, find_run, parse_pairs, store_analysis
+
+        chosen = None if pairs is None else parse_pairs(pairs)
+        energy_ev = None if energy is None else _energy_ev(energy)
+        draw = _draw(figures)
+        with _client(archive, uri, frames) as client:
+            view = find_run(client, run)
+            selected = RunFrames(view).select(field=field, spot=spot, energy_ev=energy_ev)
+            _say(f"run {view.uid}, {selected.key}: {len(selected)} accepted frames")
+            folder = out if out is not None else Path(f"motion-{view.uid[:8]}")
+            _check_out(folder, chosen, len(selected), draw=draw, force=force)
+            analysis = analyse_motion(selected, chosen, register=register, progress=_progress)
+            stored = store_analysis(client, analysis)
+        files = _write(analysis, folder, draw=draw, force=force)
+    summary = analysis.summary() | {"stored": stored.path, "files": [str(file) for file in files]}
+    if as_json:
+        typer.echo(json.dumps(summary, indent=1))
+        return
+    for line in _lines(analysis):
+        typer.echo(line)
+    typer.echo(f"arrays in the archive: {stored.path}")
+    typer.echo(f"in {folder}: {', '.join(file.name for file in files)}")
+
+
+def _lines(analysis: MotionAnalysis) -> Iterator[str]:
+    numbers = analysis.path.summary()
+    left_out = ", ".join(f"{n} {name}" for name, n in analysis.verdicts.items() if name != "accepted")
+    yield f"{numbers['frames']} frames over {numbers['duration_min']:.4g} min" + (
+        f"; left out: {left_out}" if left_out else ""
+    )
+    for axis in "yx":
+        yield (
+            f"{axis}  drift {numbers[f'net_drift_{axis}_um']:+.3f} ± {numbers[f'sigma_net_drift_{axis}_um']:.3f} µm, "
+            f"{numbers[f'drift_rate_{axis}_um_per_min']:+.3g} µm/min; jitter σ {numbers[f'jitter_sigma_{axis}_um']:.3f} µm"
+        )
+    for pair in analysis.pairs:
+        told = pair.summary()
+        floor, box = told["noise_floor_rms_um"], told["representative_box_um"]
+        yield (
+            f"frames {pair.frames[0]} to {pair.frames[1]}: amplitude {1e3 * told['mean_amplitude_um']:.1f} nm (rms "
+            f"{1e3 * told['rms_amplitude_um']:.1f} nm"
+            + (f", noise {1e3 * floor:.1f} nm" if floor is not None else "")
+            + f"), strain yy {100 * told['strain_yy']:+.3f} %, xx {100 * told['strain_xx']:+.3f} %, representative box "
+            + (f"{box:.1f} µm" if box is not None else "larger than half the field")
+            + ("; not above the noise" if pair.above_noise is False else "")
+        )
+
+
+def _draw(figures: bool | None) -> bool:
+    from xbat_live.analysis.figures import FiguresUnavailable, check_matplotlib
+
+    if figures is False:
+        return False
+    try:
+        check_matplotlib()
+    except FiguresUnavailable as error:
+        if figures:
+            raise
+        _say(f"no figures: {error}")
+        return False
+    return True
+
+
+def _check_out(
+    folder: Path, pairs: tuple[tuple[int, int], ...] | None, n_frames: int, *, draw: bool, force: bool
+) -> None:
+    """Refuse before the work, not after it."""
+    from xbat_live.analysis.figures import figure_files
+    from xbat_live.analysis.figures.writing import check_free
+    from xbat_live.analysis.motion import default_pairs
+
+    names = figure_files(default_pairs(n_frames) if pairs is None else pairs) if draw else []
+    check_free(folder, [SUMMARY, *names], force=force)
+
+
+def _write(analysis: MotionAnalysis, folder: Path, *, draw: bool, force: bool) -> list[Path]:
+    from xbat_live.analysis.figures import write_motion_figures
+    from xbat_live.analysis.figures.writing import write_whole
+
+    text = json.dumps(analysis.summary(), indent=1) + "\n"
+    write_whole(folder / SUMMARY, lambda part: part.write_text(text))
+    figures = write_motion_figures(analysis, folder, force=force, progress=_progress) if draw else []
+    return [folder / SUMMARY, *figures]
+
+
+@contextmanager
+def _client(archive: Path, uri: str | None, frames: list[Path] | None) -> Iterator[Any]:
+    from xbat_live.archive import TiledServer, connect
+
+    if uri is not None:
+        key_file = archive / "api_key"
+        key = key_file.read_text().strip() if key_file.is_file() else os.environ.get(KEY_VARIABLE)
+        client = connect(uri, key)
+        try:
+            yield client
+        finally:
+            client.context.close()
+        return
+    if not (archive / "catalog.db").is_file():
+        raise ConfigError(
+            f"{archive}: no archive there; give its folder with --archive, or --uri of one that is served"
+        )
+    beside = archive.resolve().parent / "frames"
+    storage = frames or ([beside] if beside.is_dir() else [])
+    _say("starting the archive's server")
+    with TiledServer(archive, readable_storage=storage) as server:
+        client = connect(server.uri, server.api_key)
+        try:
+            yield client
+        finally:
+            client.context.close()
+
+
+def _energy_ev(text: str) -> float:
+    from xbat_live.units import parse_quantity
+
+    try:
+        return float(parse_quantity(text, "eV"))
+    except ValueError as error:
+        raise ConfigError(f"--energy {text!r}: {error}") from error
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    """Overwrite one line on a terminal; in a pipe a line per ten frames is enough."""
+    if sys.stderr.isatty():
+        typer.echo(f"\r\033[K{what}  {done}/{total}" + ("\n" if done == total else ""), err=True, nl=False)
+    elif done < total and (total <= 10 or done % 10 == 0):
+        _say(f"{what}  {done + 1}/{total}")
