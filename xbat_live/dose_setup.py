@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def make_stack(config: ExperimentConfig) -> dose.LayerStack:
 def make_limits(config: ExperimentConfig) -> tuple[dose.DoseLimit, ...]:
     """Return all limits in force: ``dose.limit``, ``dose.rate_limit`` and ``dose.limits``."""
     sample, section = config.sample, config.dose
-    own = {"material": sample.material, "layer": sample.layer, "model": section.model}
+    own: dict[str, Any] = {"material": sample.material, "layer": sample.layer, "model": section.model}
     limits = [dose.DoseLimit(name="dose limit", limit_gy=section.limit_gy, **own)]
     if section.rate_limit_gy_s is not None:
         limits.append(dose.DoseLimit(name="dose rate limit", rate_gy_s=section.rate_limit_gy_s, **own))
@@ -103,7 +104,7 @@ def _further(config: ExperimentConfig, number: int, item: LimitSection) -> dose.
         )
     else:
         base = dose.presets.limit(item.preset, item.material or _stated_for(item.preset, sample.material))
-    changes = {
+    changes: dict[str, Any] = {
         "name": item.name or base.name,
         "layer": item.layer or base.layer or sample.layer,
         "window_s": item.window_s if item.window_s is not None else base.window_s,

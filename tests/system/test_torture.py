@@ -23,6 +23,7 @@ def test_the_ledger_holds_what_the_sample_got_whenever_the_run_is_killed():
         env=os.environ | {"PYTHONPATH": str(here)},
         capture_output=True,
         text=True,
+        check=False,
         timeout=220,
     )
     assert done.returncode == 0, done.stderr[-3000:]

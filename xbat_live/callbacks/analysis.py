@@ -248,8 +248,8 @@ class FrameAnalysis(CallbackBase):
             pipeline.set_dark(self._dark.mean)
 
     def _take_flat(self, address: FrameAddress, data: dict[str, Any]) -> None:
-        if (light := self._light_fraction(data)) < LEAST_LIGHT:
-            logger.warning("a flat got %.0f %% of its light and is not used", 100 * light)
+        if (fraction := self._light_fraction(data)) < LEAST_LIGHT:
+            logger.warning("a flat got %.0f %% of its light and is not used", 100 * fraction)
             return
         frame = self._read(address)
         energy_ev = self._energy(data)

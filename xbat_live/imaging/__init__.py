@@ -1,4 +1,4 @@
-"""Live numerics on frames: correction, checks, registration, blur, motion. Pure numpy, scipy and scikit-image; no control system, no files."""
+"""Numerics on frames: correction, checks, registration, blur, motion, deformation. Pure numpy, scipy and scikit-image; no control system."""
 
 from xbat_live.imaging.blur import BlurResult
 from xbat_live.imaging.checks import FrameCheck, check_frame
