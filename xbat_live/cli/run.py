@@ -131,7 +131,7 @@ def acquire(
             # bluesky prints of pausing on standard output, which is the result's
             with display, redirect_stdout(sys.stderr):
                 summary = run_interruptibly(
-                    session.run_engine, session.plan(), session.beamline.shutter.close_now, display.say
+                    session.run_engine, session.plan(), session.beamline.shutter.pause, display.say
                 )
         except Exception as failure:  # whatever ended the plan is told to the operator
             # a failed status says which device; what went wrong is its cause

@@ -1,4 +1,4 @@
-"""Numerics on frames: correction, checks, registration, blur, motion, deformation. Pure numpy, scipy and scikit-image; no control system."""
+"""Numerics on frames: correction, checks, registration, blur, motion, deformation. Pure numpy, scipy and scikit-image; no EPICS."""
 
 from xbat_live.imaging.blur import BlurResult
 from xbat_live.imaging.checks import FrameCheck, check_frame
