@@ -17,6 +17,7 @@ from xbat_live.imaging.kernels import (
 from xbat_live.imaging.live import BlurScreen, LiveRegistrar, ShiftResult
 from xbat_live.imaging.motion import DriftModel, DriftSeparation, Motion, separate_drift
 from xbat_live.imaging.pipeline import FramePipeline, FrameVerdict
+from xbat_live.imaging.stage_calibration import CalibrationError, StageCalibration, fit_stage_calibration
 from xbat_live.imaging.warping import RegisteredFrame, difference_map, register_nonrigid, warp
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "BlurResult",
     "BlurScreen",
     "BoxConvergence",
+    "CalibrationError",
     "DerivedFrame",
     "DriftModel",
     "DriftSeparation",
@@ -39,12 +41,14 @@ __all__ = [
     "Motion",
     "RegisteredFrame",
     "ShiftResult",
+    "StageCalibration",
     "box_convergence",
     "check_frame",
     "classify_by_kernel",
     "cluster_flow",
     "deconvolve",
     "difference_map",
+    "fit_stage_calibration",
     "flow_statistics",
     "mean_displacement",
     "optical_density",

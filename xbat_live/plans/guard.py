@@ -15,10 +15,11 @@ from bluesky.utils import MsgGenerator
 from xbat_live.devices import DoseRecord, TxmBeamline
 from xbat_live.dose import DoseAccount, DoseRefused, ExposureRequest, Reservation, Settlement
 from xbat_live.dose.flux_history import PLAUSIBLE, FluxCalibration
+from xbat_live.dose.openings import count_open_time
 from xbat_live.plans._blocking import call_in
 from xbat_live.plans.bulletin import Bulletin, DoseWarning
 from xbat_live.plans.messages import put, read
-from xbat_live.plans.openings import count_stray, take_over
+from xbat_live.plans.openings import take_over
 from xbat_live.plans.protocols import FluxMonitor, SpotChooser
 
 logger = logging.getLogger(__name__)
@@ -233,9 +234,8 @@ class DoseGuard:
             yield from call_in(self.executor, take_over, self.account, request, counter_s)
         elif counter_s > self._counted_s + _NOISE_S:
             stray_s = counter_s - self._counted_s
-            yield from call_in(
-                self.executor, count_stray, self.account, request, stray_s, counter_s, self._last_on_sample
-            )
+            last = self._last_on_sample
+            yield from call_in(self.executor, count_open_time, self.account, request, stray_s, counter_s, last=last)
         self._counted_s = counter_s
         reservation: Reservation = yield from call_in(self.executor, self.account.reserve, request, counter_s=counter_s)
         if request.on_sample:

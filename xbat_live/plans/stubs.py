@@ -126,8 +126,9 @@ def take_flats(
 ) -> MsgGenerator[None]:
     """Move the sample out of the beam and take `n` flats into the stream ``flat``.
 
-    A flat that lacks light is kept, and taken once more. The stage stays out; the next `move_to` brings the sample back. The guard counts these exposures too: they are
-    reserved at their own position, so that a wrong `reference_um` that leaves the sample in the beam costs visible dose.
+    A flat that lacks light is kept, and taken once more. The stage stays out; the next `move_to` brings the sample back. The guard
+    counts these exposures too: they are reserved at their own position, so that a wrong `reference_um` that leaves the sample in
+    the beam costs visible dose.
 
     Parameters
     ----------
@@ -150,7 +151,14 @@ def take_darks(beamline: TxmBeamline, guard: DoseGuard, point: PointRecord, *, n
     """Take `n` frames with the shutter closed into the stream ``dark``."""
     yield from close_shutter(beamline)
     yield from _set_frame_type(beamline, DARK)
-    point.fill(field="dark", attempt=0, frame_type=_FRAME_TYPE[DARK], open_time_s=0.0, light_fraction=0.0, dose_delivered_gy=0.0)
+    point.fill(
+        field="dark",
+        attempt=0,
+        frame_type=_FRAME_TYPE[DARK],
+        open_time_s=0.0,
+        light_fraction=0.0,
+        dose_delivered_gy=0.0,
+    )
     for _ in range(n):
         yield from bps.trigger(beamline.camera, group=short_uid(DARK_GROUP), wait=True)
         yield from save_event(beamline, guard, point, (), stream=DARK)

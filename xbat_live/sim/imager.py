@@ -209,8 +209,18 @@ def make_imager(settings: TwinSettings, cell: Cell, beam: BeamProfile) -> tuple[
     Raises
     ------
     ValueError
-        `settings.frames` cannot be played; the message names the file and what was expected.
+        `settings.frames` cannot be played; the message names the file and what was expected. Or `settings.image_orientation` is
+        impossible with this sensor.
     """
+    settings, imager = _make_upright(settings, cell, beam)
+    if settings.image_orientation == "upright":
+        return settings, imager
+    from xbat_live.sim.orientation import OrientedImager
+
+    return settings, OrientedImager(imager, settings.image_orientation, settings.sensor_yx)
+
+
+def _make_upright(settings: TwinSettings, cell: Cell, beam: BeamProfile) -> tuple[TwinSettings, Imager]:
     if settings.frames is None:
         return settings, SimulatedImager(settings, cell, beam)
     from xbat_live.sim.playback import RecordedFrames, RecordedScene, scene_settings

@@ -23,6 +23,9 @@ class TwinSettings:
     ----------
     seed
         Seeds sample, instabilities and noise. Same seed and same calls: same frames.
+    image_orientation
+        How the X-ray camera is mounted: ``upright``, ``flip_x`` (columns reversed), ``flip_y``, ``rotate_90`` (counter-clockwise),
+        ``rotate_180``, ``rotate_270`` or ``transpose``. Truth is in stage and sample axes whatever it is.
     pixel_size_um, sensor_yx
         Pixel at the sample in um and number of sensor pixels (rows, columns). Real frames (`frames`) override both.
     sample_size_um
@@ -79,6 +82,7 @@ class TwinSettings:
     """
 
     seed: int = 1
+    image_orientation: str = "upright"
     pixel_size_um: float = 0.03324
     sensor_yx: tuple[int, int] = (1024, 1024)
     sample_size_um: tuple[float, float] = (200.0, 200.0)

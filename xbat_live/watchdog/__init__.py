@@ -9,35 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xbat_live.watchdog.launch import GuardProcess, start_guard
     from xbat_live.watchdog.process import run_guard
-    from xbat_live.watchdog.stray import (
-        count_openings_since,
-        counted_elsewhere_s,
-        left_behind,
-        openings_since,
-        settle_left_behind,
-    )
 
-_MODULE_OF = {
-    "GuardProcess": "launch",
-    "start_guard": "launch",
-    "run_guard": "process",
-    "count_openings_since": "stray",
-    "counted_elsewhere_s": "stray",
-    "left_behind": "stray",
-    "openings_since": "stray",
-    "settle_left_behind": "stray",
-}
+_MODULE_OF = {"GuardProcess": "launch", "start_guard": "launch", "run_guard": "process"}
 
-__all__ = [
-    "GuardProcess",
-    "count_openings_since",
-    "counted_elsewhere_s",
-    "left_behind",
-    "openings_since",
-    "run_guard",
-    "settle_left_behind",
-    "start_guard",
-]
+__all__ = ["GuardProcess", "run_guard", "start_guard"]
 
 
 def __getattr__(name: str) -> Any:

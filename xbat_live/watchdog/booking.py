@@ -12,8 +12,8 @@ from pathlib import Path
 
 from xbat_live.dose import UNLIMITED, DoseAccount, ExposureRequest, Ledger, LedgerLocked, Settlement
 from xbat_live.dose.flux_history import FluxMean
+from xbat_live.dose.openings import counted_elsewhere_s, left_behind, openings_since, settle_left_behind
 from xbat_live.watchdog.meter import Due
-from xbat_live.watchdog.stray import counted_elsewhere_s, left_behind, openings_since, settle_left_behind
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from xbat_live.dose import Beam, DoseAccount, ExposureRequest, Ledger, presets
-from xbat_live.plans.openings import openings_before, take_over
+from xbat_live.plans.openings import take_over
 
 REQUEST = ExposureRequest(0.0, 0.0, 8562.0, 0.3, 1e10)
 ELSEWHERE = ExposureRequest(60.0, 0.0, 8562.0, 0.3, 1e10)
@@ -37,13 +37,13 @@ def exposed(account, counter_s, *, request=REQUEST, settled_s=0.05):
     ("history", "counter_s", "expected", "reason"),
     [
         ([], 7.0, [], "a new ledger: nothing is known to compare with"),
-        ([(1.0, 0.05)], 1.05, [(0.0, False)], "nothing happened since"),
-        ([(1.0, 0.05)], 1.55, [(0.5, False)], "opened by hand"),
-        ([(1.0, None)], 1.2, [(0.2, True)], "died in an exposure: settled with what it has become"),
-        ([(1.0, None)], 1.0, [(0.0, True)], "died before the shutter opened"),
-        ([(1.0, None), (1.2, None)], 1.5, [(0.2, True), (0.3, True)], "two that died, one after the other"),
-        ([(1.0, 0.05)], 0.4, [(0.4, False)], "the IOC was restarted: what its counter shows is counted"),
-        ([(1.0, None)], 0.0, [(0.0, False)], "the same with a reservation: it stands in full"),
+        ([(1.0, 0.05)], 1.05, [], "nothing happened since"),
+        ([(1.0, 0.05)], 1.55, [("unreserved", 0.5)], "opened by hand"),
+        ([(1.0, None)], 1.2, [("settle", 0.2)], "died in an exposure: settled with what it has become"),
+        ([(1.0, None)], 1.0, [("settle", 0.0)], "died before the shutter opened"),
+        ([(1.0, None), (1.2, None)], 1.5, [("settle", 0.2), ("settle", 0.3)], "two that died, one after the other"),
+        ([(1.0, 0.05)], 0.4, [("unreserved", 0.4)], "the IOC was restarted: what its counter shows is counted"),
+        ([(1.0, None)], 0.0, [], "the same with a reservation: it stands in full"),
     ],
 )
 def test_what_is_made_up_for(tmp_path, history, counter_s, expected, reason):
@@ -51,12 +51,14 @@ def test_what_is_made_up_for(tmp_path, history, counter_s, expected, reason):
         for at_s, settled_s in history:
             exposed(before, at_s, settled_s=settled_s)
     with account(tmp_path) as dose:
-        openings = list(openings_before(dose, counter_s))
-        told = [(pytest.approx(opening.open_time_s), opening.reservation is not None) for opening in openings]
-        assert told == expected, reason
+        last = list(dose.ledger.records())[-1:]
+        after = last[0].seq if last else 0
         take_over(dose, REQUEST, counter_s)
-        again = list(openings_before(dose, counter_s))
-        assert sum(opening.open_time_s for opening in again if counter_s >= 1.0) == pytest.approx(0.0), "counted once"
+        written = [record.entry for record in dose.ledger.records(after=after)]
+        assert [(entry.kind, pytest.approx(entry.open_time_s)) for entry in written] == expected, reason
+        number = sum(1 for _ in dose.ledger.records())
+        take_over(dose, REQUEST, counter_s)
+        assert sum(1 for _ in dose.ledger.records()) == number, "counted once"
 
 
 def test_a_restarted_ioc_leaves_dead_reservations_in_full(tmp_path):
@@ -74,8 +76,9 @@ def test_time_of_other_samples_is_not_counted_here(tmp_path):
     with account(tmp_path, "b") as sample:
         exposed(sample, 1.05, settled_s=3600.0)
     with account(tmp_path, "a") as sample:
-        (opening,) = openings_before(sample, 3601.25)
-        assert opening.open_time_s == pytest.approx(0.2)
+        take_over(sample, REQUEST, 3601.25)
+        stray = [record.entry for record in sample.ledger.records() if record.entry.kind == "unreserved"]
+        assert [entry.open_time_s for entry in stray] == [pytest.approx(0.2)]
 
 
 def test_a_file_that_is_no_ledger_does_not_disturb(tmp_path):
@@ -83,8 +86,8 @@ def test_a_file_that_is_no_ledger_does_not_disturb(tmp_path):
     with account(tmp_path) as before:
         exposed(before, 1.0)
     with account(tmp_path) as dose:
-        (opening,) = openings_before(dose, 1.25)
-        assert opening.open_time_s == pytest.approx(0.2)
+        take_over(dose, REQUEST, 1.25)
+        assert sum(record.entry.kind == "unreserved" for record in dose.ledger.records()) == 1
 
 
 @pytest.mark.parametrize(

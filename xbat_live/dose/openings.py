@@ -6,11 +6,14 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from xbat_live.dose import DoseAccount, ExposureRequest, Ledger, LedgerError, Settlement
+from xbat_live.dose.account import DoseAccount
+from xbat_live.dose.exposure import ExposureRequest, Settlement
+from xbat_live.dose.ledger import Ledger, LedgerError
 
 logger = logging.getLogger(__name__)
 
 EPSILON_S = 1e-4
+RESERVED_FLUX = "flux as reserved"
 LEFT_NOTE = "settled by the shutter's counter after the acquisition was gone"
 STRAY_REASON = "shutter open outside any exposure"
 
@@ -69,8 +72,7 @@ def count_openings_since(
 ) -> float:
     """Count in `account` what the shutter was open since its last record, and return that time, s.
 
-    Where the stage was meanwhile is not known: it counts where the sample was exposed last and, if that is another place of
-    the sample, at that of `request`.
+    For the place see `count_open_time`.
 
     Parameters
     ----------
@@ -84,9 +86,27 @@ def count_openings_since(
         Kept with the record.
     """
     open_s = openings_since(account.last_counter_s, shutter_counter_s, elsewhere_s=elsewhere_s)
-    if not open_s:
-        return 0.0
-    last = account.last_on_sample
+    if open_s:
+        count_open_time(account, request, open_s, shutter_counter_s, reason=reason, degraded=degraded)
+    return open_s
+
+
+def count_open_time(
+    account: DoseAccount,
+    request: ExposureRequest,
+    open_s: float,
+    shutter_counter_s: float,
+    *,
+    last: ExposureRequest | None = None,
+    reason: str = STRAY_REASON,
+    degraded: str = "",
+) -> None:
+    """Count an opening of `open_s` s that no exposure asked for.
+
+    Where the stage was meanwhile is not known: it counts in full where the sample was exposed last (`last`, or by the ledger)
+    and, if that is another place of the sample, at that of `request`.
+    """
+    last = last or account.last_on_sample
     places = [request] if last is None else [last]
     if last is not None and request.on_sample and (request.x_um, request.y_um) != (last.x_um, last.y_um):
         places.append(request)
@@ -98,10 +118,10 @@ def count_openings_since(
             on_sample=place.on_sample,
             open_time_s=open_s,
             label="unreserved",
+            spot=None,
         )
         account.record_unreserved(stray, reason, counter_s=shutter_counter_s, degraded=degraded)
         logger.warning("%s: %.3f s, counted at sample (%.1f, %.1f) um", reason, open_s, place.x_um, place.y_um)
-    return open_s
 
 
 def left_behind(account: DoseAccount, shutter_counter_s: float | None) -> tuple[Left, ...]:
@@ -161,7 +181,7 @@ def settle_left_behind(
                 flux_ph_s=flux_ph_s if watched and flux_ph_s is not None else item.flux_ph_s,
                 note=LEFT_NOTE,
                 counter_s=item.counter_s,
-                degraded=degraded if watched else "",
+                degraded=degraded if watched else RESERVED_FLUX,
             )
         )
     return tuple(settlements)
@@ -213,6 +233,7 @@ def _counted_since(other: Ledger, since_s: float, counter_s: float) -> float:
 
 __all__ = [
     "Left",
+    "count_open_time",
     "count_openings_since",
     "counted_elsewhere_s",
     "left_behind",

@@ -3,7 +3,7 @@
 import pytest
 
 from xbat_live.dose import Beam, DoseAccount, DoseLimit, ExposureRequest, Ledger, presets
-from xbat_live.watchdog import (
+from xbat_live.dose.openings import (
     count_openings_since,
     counted_elsewhere_s,
     left_behind,
