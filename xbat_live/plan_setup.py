@@ -18,6 +18,7 @@ from xbat_live.plans import (
     SpotChooser,
     TimedStep,
     attenuated_series,
+    calibrate_stage,
     fresh_spots_protocol,
     graded_exposure,
     intermittent_series,
@@ -43,6 +44,7 @@ PLANS: dict[str, Callable[..., MsgGenerator[SeriesSummary]]] = {
         intermittent_series,
         attenuated_series,
         fresh_spots_protocol,
+        calibrate_stage,
     )
 }
 
@@ -63,6 +65,7 @@ def make_plan(
     options: dict[str, Any] = {
         **{name: getattr(section, name) for name in type(section).model_fields if name != "name"},
         "exposure_s": config.camera.exposure_s,
+        "pixel_size_um": config.camera.pixel_size_um,
         "policy": config.dose.policy,
         "drift": DriftPolicy(enabled=section.correct_drift),
         "protocol": tuple(timed_step(step) for step in config.protocol),
@@ -71,8 +74,8 @@ def make_plan(
         "md": {**plan_metadata(config), **(md or {})},
     }
     plan = PLANS[section.name]
-    arguments = signature(plan).parameters  # every plan takes what it has a use for
-    chosen = {name: value for name, value in options.items() if name in arguments}
+    arguments = signature(plan).parameters  # every plan takes what it has a use for; what is left out has the plan's own default
+    chosen = {name: value for name, value in options.items() if name in arguments and value is not None}
     return plan(beamline, guard, analysis, choose_spot, **chosen)
 
 
@@ -81,7 +84,7 @@ def make_optical_plan(
 ) -> MsgGenerator[SeriesSummary]:
     """Return the series of the microscope that `config` describes: without dose guard, because it has no beam."""
     section, optical = config.plan, config.optical
-    about = {name: value for name, value in plan_metadata(config).items() if not name.startswith("dose_")}
+    about = {name: value for name, value in plan_metadata(config).items() if not name.startswith(("dose_", "image_"))}
     return optical_series(
         beamline,
         analysis,
@@ -108,6 +111,7 @@ def plan_metadata(config: ExperimentConfig) -> dict[str, Any]:
         "material": sample.material,
         "operator": config.operator,
         "pixel_size_um": config.camera.pixel_size_um,
+        "image_to_stage": [list(row) for row in config.camera.image_to_stage],
         "dose_limit_gy": config.dose.limit_gy,
         "dose_model": config.dose.model,
     }

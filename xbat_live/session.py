@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from bluesky import RunEngine
 from bluesky.utils import MsgGenerator
+from numpy.typing import NDArray
 
 from xbat_live.archive import ArchiveWriter
 from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, RunProgress
@@ -132,10 +134,17 @@ def make_analysis(config: ExperimentConfig) -> FrameAnalysis:
     section: CameraSection | OpticalSection = config.optical if config.uses_microscope else config.camera
     return FrameAnalysis(
         partial(FramePipeline, pixel_size_um=section.pixel_size_um, dark_offset=section.dark_offset_counts),
-        DriftTracker(section.pixel_size_um, model=drift_model(config)),
+        DriftTracker(section.pixel_size_um, image_to_stage=image_to_stage_yx(config), model=drift_model(config)),
         dose_limit_gy=config.dose.limit_gy,
         keys=OPTICAL_KEYS if config.uses_microscope else None,
     )
+
+
+def image_to_stage_yx(config: ExperimentConfig) -> NDArray[np.float64]:
+    """Return the matrix from image (y, x) to stage (y, x) axes, shape (2, 2); the microscope is taken as upright."""
+    if config.uses_microscope:
+        return np.eye(2)
+    return np.array(config.camera.image_to_stage, float)[::-1, ::-1]
 
 
 def drift_model(config: ExperimentConfig) -> DriftModel:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from xbat_live.imaging import DriftModel, FrameVerdict
 
 Vector = NDArray[np.float64]
+WRONG_WAY, SIDEWAYS = 0.25, 0.6
+"""Part of a stage move that the image may seem to have gone backwards or aside, because of jitter and drift."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +45,38 @@ class FeedbackCheck:
     """Watches that a stage move shifts the image as `image_to_stage` says, so that a sign error cannot run away.
 
     The content of the image must move by minus the stage's move. The check compares both over all moves made so far, weighted
-    by their size; it speaks only when the moves together outweigh the repositioning jitter.
+    by their size and for each direction that the stage has moved in by itself: a camera that is mirrored in x only is right in y. It
+    speaks only when the moves in a direction outweigh the repositioning jitter. A stage that follows a drift exactly leaves the image
+    where it is: no motion at all is therefore no sign error, motion the other way or to the side is one.
+
+    Attributes
+    ----------
+    least_um2
+        Sum of squared moves in a direction from which on it is judged, um^2.
     """
 
     least_um2: float = 4.0
-    _along_um2: float = 0.0
-    _moved_um2: float = 0.0
+    _moved_um2: Vector = field(default_factory=lambda: np.zeros((2, 2)))
+    _answered_um2: Vector = field(default_factory=lambda: np.zeros((2, 2)))
 
     def update(self, stage_step_um: Vector, shift_step_um: Vector) -> None:
         """Take in one move of the stage and the image shift that came with it, both shape (2,), um in stage axes."""
-        self._along_um2 += float(stage_step_um @ -shift_step_um)
-        self._moved_um2 += float(stage_step_um @ stage_step_um)
+        self._moved_um2 = self._moved_um2 + np.outer(stage_step_um, stage_step_um)
+        self._answered_um2 = self._answered_um2 - np.outer(shift_step_um, stage_step_um)
 
     @property
     def ok(self) -> bool:
         """False when enough was moved and the image went the other way."""
-        return self._moved_um2 < self.least_um2 or self._along_um2 > 0
+        moved_um2, directions = np.linalg.eigh(self._moved_um2)
+        for weight, direction in zip(moved_um2, directions.T, strict=True):
+            if weight < self.least_um2:
+                continue
+            answer = self._answered_um2 @ direction / weight  # of the image, per move of 1 um in this direction
+            along = float(answer @ direction)
+            aside = float(np.linalg.norm(answer - along * direction))
+            if along < -WRONG_WAY or aside > SIDEWAYS:
+                return False
+        return True
 
 
 @dataclass
@@ -70,7 +88,7 @@ class DriftTracker:
     pixel_size_um
         Unbinned pixel in the sample plane, um.
     image_to_stage
-        2x2 matrix from image (y, x) to stage (y, x) axes.
+        2x2 matrix from image (y, x) to stage (y, x) axes; the configuration's, in (x, y), has rows and columns exchanged.
     """
 
     pixel_size_um: float
@@ -92,7 +110,7 @@ class DriftTracker:
                 stage_yx_um - self.drift_yx_um, self.drift_yx_um.copy(), np.zeros(2), self.rate_yx_um_per_min.copy()
             )
         shift_um = self.image_to_stage @ np.asarray(verdict.shift_yx_px, float) * self.pixel_size_um
-        sigma_um = np.asarray(verdict.sigma_yx_px, float) * self.pixel_size_um
+        sigma_um = np.sqrt(self.image_to_stage**2 @ np.asarray(verdict.sigma_yx_px, float) ** 2) * self.pixel_size_um
         reference = self._references.get(key)
         if reference is None:
             # The first frame of a field defines it: what it is displaced by already is the drift known by then.

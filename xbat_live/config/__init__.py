@@ -1,12 +1,12 @@
 """One typed configuration of an experiment: beamline, sample, dose, plan. TOML, with a unit on every number."""
 
+from xbat_live.config.camera import CameraSection
 from xbat_live.config.experiment import ConfigError, ExperimentConfig, load_config, make_config
 from xbat_live.config.optical import OpticalSection
 from xbat_live.config.sections import (
     ArchiveSection,
     BeamlineSection,
     BeamSection,
-    CameraSection,
     ChannelAccess,
     DoseSection,
     LayerSection,

@@ -10,12 +10,12 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from xbat_live.config.camera import CameraSection
 from xbat_live.config.optical import OpticalSection
 from xbat_live.config.sections import (
     ArchiveSection,
     BeamlineSection,
     BeamSection,
-    CameraSection,
     DoseSection,
     PlanSection,
     ProtocolStep,

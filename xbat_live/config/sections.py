@@ -96,20 +96,6 @@ class BeamSection(_Section):
         return self
 
 
-class CameraSection(_Section):
-    """The detector."""
-
-    pixel_size_um: PixelSize = Field(0.03324, alias="pixel_size")
-    """Size of one unbinned pixel in the sample plane."""
-    exposure_s: Exposure = Field(0.048, alias="exposure")
-    roi: tuple[int, int, int, int] | None = None
-    """Part of the sensor that is read: (min_y, min_x, size_y, size_x), pixels. Left out: the whole sensor."""
-    directory: Path = Path("frames")
-    """Folder for the HDF5 files; the IOC must see it under the same path."""
-    dark_offset_counts: float = Field(100.0, ge=0)
-    """Offset assumed when no dark frame was taken, counts."""
-
-
 class PartSection(_Section):
     """One material of a layer."""
 
@@ -250,6 +236,7 @@ class PlanSection(_Section):
         "attenuated_series",
         "fresh_spots_protocol",
         "optical_series",
+        "calibrate_stage",
     ] = "operando_txm_series"
     n_points: int = Field(56, ge=1, le=10_000_000)
     """Time points of the series (xanes_series: repeats of the spectrum)."""
@@ -276,7 +263,9 @@ class PlanSection(_Section):
     area_um: Rectangle | None = Field(None, alias="area")
     """move_every_scan: rectangle (x0, x1, y0, y1) of the grid, sample coordinates."""
     step_um: tuple[PositiveMicrometres, PositiveMicrometres] | None = Field(None, alias="step")
-    """move_every_scan: distance (x, y) of the positions, at least the beam's footprint."""
+    """move_every_scan: distance (x, y) of the positions, at least the beam's footprint. calibrate_stage: size of the moves."""
+    n_repeats: int = Field(2, ge=1, le=100)
+    """calibrate_stage: how often all moves are made; each time five frames."""
     revisit: bool = False
     """move_every_scan: go round the grid again when it is used up."""
     locations_um: tuple[tuple[Micrometres, Micrometres], ...] = Field((), alias="locations")
@@ -339,7 +328,7 @@ class PlanSection(_Section):
             }
         if self.name == "optical_series":
             return {}  # the stage stays where it is
-        if self.name == "fresh_spots_protocol":
+        if self.name in ("fresh_spots_protocol", "calibrate_stage"):
             return {"plan.spot": self.spot_um}
         x, y = self.spot_um
         return {f"plan.spot + plan.fields[{i}]": (x + dx, y + dy) for i, (dx, dy) in enumerate(self.fields_um)}

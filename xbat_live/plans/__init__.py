@@ -1,6 +1,7 @@
 """Plan stubs, preprocessors and plans of a dose-aware TXM beamline."""
 
 from xbat_live.plans.bulletin import DoseWarning
+from xbat_live.plans.calibrate import CalibrationSummary, calibrate_stage
 from xbat_live.plans.cycling import TimedStep
 from xbat_live.plans.exposure import Delivery, ExposureFailed, guarded_exposure
 from xbat_live.plans.fly import guarded_flight
@@ -28,6 +29,7 @@ from xbat_live.plans.xanes import xanes_series
 __all__ = [
     "POLICIES",
     "AnalysedFrame",
+    "CalibrationSummary",
     "Delivery",
     "Divisible",
     "DoseGuard",
@@ -47,6 +49,7 @@ __all__ = [
     "TimedStep",
     "attenuated",
     "attenuated_series",
+    "calibrate_stage",
     "close_shutter",
     "dose_guard_wrapper",
     "expose",

@@ -333,10 +333,13 @@ def follow_drift(series: Series) -> MsgGenerator[None]:
     if not series.analysis.feedback_ok:
         if not series.feedback_told:
             series.feedback_told = True
+            undone, series.applied_drift_um = series.applied_drift_um, (0.0, 0.0)
             yield from decide(
                 series,
                 "stop_correcting",
-                "stage corrections moved the image the wrong way; check the camera's orientation",
+                "stage corrections moved the image the wrong way and are undone; measure the camera's orientation: calibrate_stage",
+                undone_x_um=undone[0],
+                undone_y_um=undone[1],
             )
         return
     drift = series.analysis.drift_um
