@@ -74,7 +74,7 @@ def make_plan(
         "md": {**plan_metadata(config), **(md or {})},
     }
     plan = PLANS[section.name]
-    arguments = signature(plan).parameters  # every plan takes what it has a use for; what is left out has the plan's own default
+    arguments = signature(plan).parameters  # every plan takes what it has a use for; what is left out keeps its default
     chosen = {name: value for name, value in options.items() if name in arguments and value is not None}
     return plan(beamline, guard, analysis, choose_spot, **chosen)
 

@@ -55,7 +55,7 @@ class FeedbackCheck:
         Sum of squared moves in a direction from which on it is judged, um^2.
     """
 
-    least_um2: float = 4.0
+    least_um2: float = 1.0
     _moved_um2: Vector = field(default_factory=lambda: np.zeros((2, 2)))
     _answered_um2: Vector = field(default_factory=lambda: np.zeros((2, 2)))
 

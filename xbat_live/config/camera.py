@@ -34,7 +34,7 @@ class CameraSection(_Section):
     def _mounting(cls, matrix: tuple[tuple[float, float], tuple[float, float]]) -> tuple[tuple[float, float], ...]:
         (a, b), (c, d) = matrix
         if not all(math.isfinite(value) for value in (a, b, c, d)):
-            raise ValueError("image_to_stage must be finite; measure it: plan.name = \"calibrate_stage\"")
+            raise ValueError('image_to_stage must be finite; measure it: plan.name = "calibrate_stage"')
         determinant = a * d - b * c
         low, high = DETERMINANT
         if not low <= abs(determinant) <= high:

@@ -25,6 +25,10 @@ SCALE_TOLERANCE = 0.2
 """Largest relative difference between the pixel size found and the one configured."""
 SHEAR_TOLERANCE = 0.2
 N_SIGMA = 3.0
+LOST_MOTION = 0.02
+"""Part of a move that a stage may lose to backlash without the matrix being in doubt."""
+OUTLIER_RATIO = 3.0
+"""One frame that multiplies the scatter so much is no chance: below 1 % for 11 frames with normal errors."""
 _SAME_PLACE = 0.1  # two positions nearer than this fraction of the widest move are one place
 _SNAP_DEG = 3.0
 
@@ -153,9 +157,9 @@ def fit_stage_calibration(
     Raises
     ------
     CalibrationError
-        Too few frames, moves along one line or too small for their scatter, a determinant near 0, shifts that do not fit one
-        matrix (rms residual above 3 sigma, repositioning included), a scale that differs from the pixel size by more than 20 %, or
-        a shear.
+        Too few frames, moves along one line or too small for their scatter, a determinant near 0, shifts that do not fit one matrix
+        (rms residual above 3 sigma, repositioning and 2 % of lost motion included), a scale that differs from the pixel size by more
+        than 20 %, or a shear.
     ValueError
         Arrays of another shape, or not finite.
     """
@@ -179,12 +183,14 @@ def fit_stage_calibration(
         raise CalibrationError("the moves cannot be told from a steady drift; visit the positions in another order")
     residuals = shift_um - design @ solution
     scatter_um = np.sqrt(np.sum(residuals**2, axis=0) / max(n - design.shape[1], 1))
-    expected_um = np.sqrt(np.mean(sigma_um**2, axis=0) + _between_visits(stage, residuals) ** 2)
+    lost_um = LOST_MOTION * float(np.abs(moves).max())
+    expected_um = np.sqrt(np.mean(sigma_um**2, axis=0) + _between_visits(stage, residuals) ** 2 + lost_um**2)
     if (scatter_um > N_SIGMA * expected_um).any():
         raise CalibrationError(
             f"the shifts do not fit one matrix: rms residual ({scatter_um[0]:.3f}, {scatter_um[1]:.3f}) um in image x, y, more than "
             f"{N_SIGMA:g} times the ({expected_um[0]:.3f}, {expected_um[1]:.3f}) um expected; registered on the right structure?"
         )
+    _check_outlier(design, shift_um, residuals, math.hypot(float(np.mean(sigma_um)), lost_um))
     answer = solution[2:].T  # content (x, y) per stage (x, y)
     covariance = np.linalg.inv(design.T @ design)[2:, 2:]
     variance = np.maximum(scatter_um, expected_um) ** 2
@@ -205,6 +211,21 @@ def fit_stage_calibration(
     found = StageCalibration(matrix, sigma_matrix, float(np.sqrt(np.mean(residuals**2))), n)
     _check_shape(found, pixel_size_um)
     return found
+
+
+def _check_outlier(design: _Matrix, shift_um: _Matrix, residuals_um: _Matrix, sigma_um: float) -> None:
+    """Raise when all frames but one agree far better than all: that one was registered on something else."""
+    freedom = len(design) - design.shape[1] - 1
+    with_all_um = math.sqrt(np.sum(residuals_um**2) / (freedom + 1) / 2)
+    for left_out in range(len(design)):
+        kept = np.arange(len(design)) != left_out
+        solution = np.linalg.lstsq(design[kept], shift_um[kept], rcond=None)[0]
+        without_um = math.sqrt(np.sum((shift_um[kept] - design[kept] @ solution) ** 2) / max(freedom, 1) / 2)
+        if with_all_um > OUTLIER_RATIO * max(without_um, sigma_um):
+            raise CalibrationError(
+                f"the shifts do not fit one matrix because of frame {left_out + 1}: rms residual {with_all_um:.3f} um with it and "
+                f"{without_um:.3f} um without; it was registered on something else. Another spot or smaller moves (plan.spot, plan.step)"
+            )
 
 
 def _check_shape(found: StageCalibration, pixel_size_um: float) -> None:

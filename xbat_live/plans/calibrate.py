@@ -64,8 +64,9 @@ def calibrate_stage(
     """Move the stage by known steps around one spot and find from the images how the camera is mounted.
 
     ``1 + 5 n_repeats`` guarded exposures, whose dose counts like any other: the spot, then in every repeat one step to either side
-    in x and in y, and back. The result is recorded as the decision ``calibrate`` and holds for ``camera.image_to_stage``; a fit that is
-    not good is refused, with the reason. Nothing is relocated: at a dose limit the calibration ends. The shutter is closed on every way out.
+    in x and in y, and back. The result is recorded as the decision ``calibrate`` and holds for ``camera.image_to_stage``; a fit that
+    is not good is refused, with the reason. Nothing is relocated: at a dose limit the calibration ends. The shutter is closed on every
+    way out.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ def calibrate_stage(
         title=f"calibration of the stage axes: {1 + 5 * n_repeats} frames, moves of {step_um[0]:g}, {step_um[1]:g} µm in x, y",
         n_darks=n_darks,
         protocol=(),
-        metadata=run_metadata("calibrate_stage", arguments, beamline, guard, md),
+        metadata=run_metadata("calibrate_stage", arguments | {"n_points": 1}, beamline, guard, md),
     )
     told = {item.name: getattr(summary, item.name) for item in fields(summary)}
     return CalibrationSummary(**told | {"outcome": outcome}, calibration=found)
@@ -142,9 +143,7 @@ def _offsets_um(step_um: tuple[float, float], n_repeats: int) -> Iterator[tuple[
         yield 0.0, 0.0
 
 
-def _look_around(
-    series: Series, seen: list[_Seen], step_um: tuple[float, float], n_repeats: int
-) -> MsgGenerator[int]:
+def _look_around(series: Series, seen: list[_Seen], step_um: tuple[float, float], n_repeats: int) -> MsgGenerator[int]:
     """Take all frames, add what they show to `seen`, and return how many were accepted."""
     stage, accepted = series.beamline.stage, 0
     # halt is the policy: a decision that says why, and no other spot

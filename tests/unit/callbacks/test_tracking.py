@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from xbat_live.callbacks import DriftTracker, FeedbackCheck
+from xbat_live.imaging import DriftModel
 
 PIXEL_UM = 0.05
 
@@ -64,6 +65,44 @@ def test_a_sign_error_is_seen(sign, ok):
         step = rng.normal(0, 0.5, 2)
         check.update(step, sign * step + rng.normal(0, 0.35, 2))  # jitter of the stage on top
     assert check.ok is ok
+
+
+@pytest.mark.parametrize(
+    ("mounting", "ok"),
+    [
+        ([[1, 0], [0, 1]], True),
+        ([[1, 0], [0, -1]], False),
+        ([[-1, 0], [0, 1]], False),
+        ([[0, -1], [1, 0]], False),
+        ([[0, 1], [1, 0]], False),
+    ],
+    ids=["upright", "mirrored in x", "mirrored in y", "rotated", "x and y exchanged"],
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_runaway_is_ended_within_a_few_um(mounting, ok, seed):
+    """The closed loop: the stage goes where the tracker says the drift is; (y, x), repositioning error mostly in x."""
+    rng = np.random.default_rng(seed)
+    tracker = DriftTracker(PIXEL_UM, model=DriftModel(rate_um_per_min=0.3, rate_walk_um_per_min=0.0116))
+    applied, excursion_um = np.zeros(2), 0.0
+    for step in range(60):
+        if not tracker.feedback.ok:
+            break
+        applied = applied + np.clip(tracker.drift_yx_um - applied, -2, 2)
+        on_sample = applied + rng.normal(0, (0.05, 0.35)) - np.array([-0.04, 0.1]) * step
+        shift = -np.array(mounting, float) @ on_sample / PIXEL_UM
+        tracker.update("0/A", step * 60.0, verdict(shift), applied.copy())
+        excursion_um = max(excursion_um, float(np.abs(on_sample).max()))
+    assert tracker.feedback.ok is ok
+    assert excursion_um < 6.0
+
+
+def test_the_configured_mounting_makes_it_right():
+    mirrored = np.diag([1.0, -1.0])
+    tracker = DriftTracker(PIXEL_UM, image_to_stage=mirrored)
+    for step in range(30):
+        drift = np.array([0.02, 0.1]) * step
+        tracker.update("0/A", step * 60.0, verdict(mirrored @ image_shift_px(drift, (0.0, 0.0))), np.zeros(2))
+    assert tracker.drift_yx_um == pytest.approx(drift, abs=0.1)
 
 
 def test_no_judgement_before_the_moves_outweigh_the_jitter():

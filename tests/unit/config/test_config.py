@@ -97,3 +97,19 @@ def test_shipped_files_are_valid(name):
 def test_schema_knows_the_units():
     schema = ExperimentConfig.model_json_schema(by_alias=True)
     assert schema["$defs"]["DoseSection"]["properties"]["limit"]["examples"] == ["300 kGy"]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "why"),
+    [
+        ([[1, 0], [0, 0]], "determinant is 0"),
+        ([[2, 0], [0, 2]], "determinant is 4"),
+        ([[float("nan"), 0], [0, 1]], "finite"),
+        ([[1, 0]], "image_to_stage"),
+    ],
+)
+def test_a_mounting_that_cannot_be_is_refused(matrix, why):
+    content = {"sample": {"name": "a"}, "beam": {"flux": "1e10 ph/s"}, "dose": {"limit": "1 MGy"}}
+    assert make_config(content | {"camera": {"image_to_stage": [[-1, 0], [0, 1]]}}).camera.image_to_stage[0] == (-1, 0)
+    with pytest.raises(ConfigError, match=why):
+        make_config(content | {"camera": {"image_to_stage": matrix}})

@@ -249,6 +249,7 @@ PLANS = {
         12,
         2,
     ),
+    "calibrate_stage": ({"plan__step": ["2 um", "2 um"], "plan__n_repeats": 1} | ONE_FIELD, 6, 1),
     "intermittent_series": ({"plan__rest": "2 s", "plan__n_points": 5, "plan__period": "0 s"} | ONE_FIELD, 5, 1),
     "attenuated_series": ({"plan__transmission": 0.1, "plan__n_points": 5} | ONE_FIELD, 5, 1),
     "fresh_spots_protocol": (

@@ -7,7 +7,14 @@ from xbat_live.sim.settings import TwinSettings
 from xbat_live.sim.truth import Roi
 from xbat_live.sim.twin import Twin
 
-BASE = {"sensor_yx": (96, 96), "beam_drift_um": 0.0, "jitter_um_yx": (0.0, 0.0), "vibration_probability": 0.0}
+BASE = {
+    "sensor_yx": (96, 96),
+    "beam_drift_um": 0.0,
+    "jitter_um_yx": (0.0, 0.0),
+    "vibration_probability": 0.0,
+    "flux_ph_s": 1e12,
+    "counts_per_photon": 0.05,
+}
 SEEN = {
     "flip_x": np.fliplr,
     "flip_y": np.flipud,
@@ -18,7 +25,10 @@ SEEN = {
 }
 
 
-def frame(roi=Roi(0, 0, 96, 96), bin_yx=(1, 1), **settings):
+WHOLE = Roi(0, 0, 96, 96)
+
+
+def frame(roi=WHOLE, bin_yx=(1, 1), **settings):
     twin = Twin(TwinSettings(**(BASE | settings)), clock=lambda: 0.0)
     twin.open_shutter(0.0)
     return twin.expose(0.0, 0.05, roi, bin_yx, "Normal")
