@@ -36,6 +36,7 @@ TOLERANCE = 0.03  # dose model on a 1 um map against the twin's own, with the st
 SAMPLE_UM = 500
 LIMIT_GY = 2e6
 LATEST_KILL_S = 3.0
+KILLS_PER_SPOT = 25
 SAMPLE_SECTION = f'size = ["{SAMPLE_UM} um", "{SAMPLE_UM} um"]'
 
 
@@ -76,14 +77,24 @@ class Torture:
         assert all(pv.wait_for_connection(10) for pv in (self.status, self.openings, self.flush))
         bench.write(exposure="150 ms", limit=f"{LIMIT_GY} Gy", n_points=500)
         text = bench.file.read_text().replace('name = "fault-cell"', f'name = "fault-cell"\n{SAMPLE_SECTION}')
-        text = text.replace(
+        self.text = text.replace(
             "[plan]", f'[plan]\nreference = ["-{SAMPLE_UM} um", "0 um"]\ncorrect_drift = false\nmax_retakes = 0'
         )
-        bench.file.write_text(text)
+        self.go_to_next_spot()
         self.config = load_config(bench.file)
+
+    def go_to_next_spot(self) -> None:
+        """Start the next runs elsewhere every `KILLS_PER_SPOT` kills, when the last spot is near its limit.
+
+        A run that finds its spot used up goes to a fresh one, and leaves it used: with one spot for all, the sample would be used up.
+        """
+        row, column = divmod(self.tally.kills // KILLS_PER_SPOT, 4)
+        x_um, y_um = -200 + 110 * column, -200 + 80 * (row % 6)
+        self.bench.file.write_text(self.text.replace("[plan]", f'[plan]\nspot = ["{x_um} um", "{y_um} um"]'))
 
     def once(self) -> None:
         """Start a run, kill it at a random moment after its first reservation, and compare."""
+        self.go_to_next_spot()
         process = self.bench.start("--override-dose", "torture")
         try:
             begun = self._records() + 1
