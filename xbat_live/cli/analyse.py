@@ -87,7 +87,14 @@ def motion(  # noqa: PLR0917 - options of a command
             _say(f"run {view.uid}, {selected.key}: {len(selected)} accepted frames")
             folder = out if out is not None else Path(f"motion-{view.uid[:8]}")
             _check_out(folder, chosen, len(selected), draw=draw, force=force)
-            analysis = analyse_motion(selected, chosen, register=register, progress=_progress)
+            recorded = view.start.get("image_to_stage")  # (x, y); the analysis counts in (y, x)
+            analysis = analyse_motion(
+                selected,
+                chosen,
+                register=register,
+                image_to_stage=None if recorded is None else [row[::-1] for row in recorded[::-1]],
+                progress=_progress,
+            )
             stored = store_analysis(client, analysis)
         files = _write(analysis, folder, draw=draw, force=force)
     summary = analysis.summary() | {"stored": stored.path, "files": [str(file) for file in files]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 _LOUD = ("bluesky", "ophyd", "caproto", "databroker", "tiled", "httpx")
@@ -19,6 +20,8 @@ def to_terminal(verbose: bool) -> None:
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
+    # pyepics prints each reading that came late; what follows from it has an error of its own
+    warnings.filterwarnings("ignore", message=r"ca\.get\(.* timed out", category=UserWarning)
 
 
 def to_file(path: Path) -> None:
