@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from xbat_live.dose import Beam, DoseAccount, DoseLimit, DoseTarget, ExposureRequest, Ledger, presets
+from xbat_live.dose.account import SNAPSHOT_EVERY
 from xbat_live.dose.records import ENTRY_COLUMNS, STAMP_COLUMNS, entry_values
 
 REPEATS = 300
@@ -120,10 +121,10 @@ def opening(folder: Path, count: int) -> None:
         if "full" in what:
             line("  closing, with a snapshot", f"{1e3 * (time.perf_counter() - start):.0f} ms")
     line("  map bit-identical", str(bool(np.array_equal(*maps))))
-    write_records(folder, name, 20_000)
+    write_records(folder, name, SNAPSHOT_EVERY)
     start = time.perf_counter()
     with account(folder, name, read_only=True):
-        line("  opening from a snapshot 20,000 records ago (the longest way)", f"{time.perf_counter() - start:.2f} s")
+        line(f"  opening from a snapshot {SNAPSHOT_EVERY:,} records ago (the longest way)", f"{time.perf_counter() - start:.2f} s")
     with Ledger.for_sample(folder, name, read_only=True) as ledger:
         start = time.perf_counter()
         report = ledger.verify()

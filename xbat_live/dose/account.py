@@ -29,7 +29,7 @@ from xbat_live.dose.writing import exposure_entry, prior_entry
 
 logger = logging.getLogger(__name__)
 
-SNAPSHOT_EVERY = 20_000
+SNAPSHOT_EVERY = 10_000
 
 
 class DoseAccount(AccountView):
