@@ -124,7 +124,10 @@ def opening(folder: Path, count: int) -> None:
     write_records(folder, name, SNAPSHOT_EVERY)
     start = time.perf_counter()
     with account(folder, name, read_only=True):
-        line(f"  opening from a snapshot {SNAPSHOT_EVERY:,} records ago (the longest way)", f"{time.perf_counter() - start:.2f} s")
+        line(
+            f"  opening from a snapshot {SNAPSHOT_EVERY:,} records ago (the longest way)",
+            f"{time.perf_counter() - start:.2f} s",
+        )
     with Ledger.for_sample(folder, name, read_only=True) as ledger:
         start = time.perf_counter()
         report = ledger.verify()
