@@ -59,6 +59,7 @@ def test_a_pause_that_gets_lost_becomes_an_abort(monkeypatch):
     run_engine = make_run_engine()
     run_engine.request_pause = lambda defer=False: None  # nothing happens
     run_and_signal(lambda: signal.raise_signal(signal.SIGINT), run_engine=run_engine)
+    assert run_engine._exit_status == "abort"
 
 
 def test_the_shutter_is_closed_at_the_first_signal():

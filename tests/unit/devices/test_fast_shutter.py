@@ -199,6 +199,8 @@ def test_what_ends_a_pause(timed, action):
 def test_a_held_shutter_can_be_closed(shutter):
     shutter.pause()
     shutter.set("Closed").wait(timeout=2)
+    assert shutter.commands[-1] == "Close"
+    assert not shutter.is_open
 
 
 def test_a_pause_never_falls_between_the_question_and_the_command(shutter):
