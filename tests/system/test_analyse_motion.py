@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from xbat_live.analysis import AnalysisError, RunFrames, analyse_motion, find_run, list_analyses, open_analysis
-from xbat_live.archive import ArchiveError
+from xbat_live.analysis import RunFrames, analyse_motion
+from xbat_live.archive import ArchiveError, open_run
+from xbat_live.archive.analyses import child
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -48,12 +49,14 @@ def analysed(arguments, demo_run, demo_client, tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert "flow from frame 1" in done.stderr, "progress is told"
     yield out, json.loads(done.stdout)
-    demo_client.delete_contents("analyses", recursive=True, external_only=False)
+    kept = child(child(demo_client, "analyses"), demo_run.result["uid"])
+    for name in open_run(demo_client).analyses("motion"):
+        kept.delete_contents(name, recursive=True, external_only=False)
 
 
 @pytest.fixture(scope="module")
 def stored(analysed, demo_run, demo_client):
-    return open_analysis(demo_client, demo_run.result["uid"])
+    return open_run(demo_client, demo_run.result["uid"]).stored("motion")
 
 
 def test_drift_and_jitter_are_the_twins(analysed, stored, demo_run, demo_client):
@@ -91,7 +94,7 @@ def test_arrays_stand_beside_the_run_with_units_and_provenance(stored, analysed,
         assert set(np.unique(labels)) == {-1, 0, 1, 2, 3, 4}
         assert stored[f"{pair}/box_amplitude_px"].shape[1] == 10
         assert stored[f"{pair}/direction_fraction"].sum() == pytest.approx(1)
-    with pytest.raises(AnalysisError, match="has no array 'path/drift'; it has path/"):
+    with pytest.raises(ArchiveError, match="has no array 'path/drift'; it has path/"):
         stored["path/drift"]
 
 
@@ -110,8 +113,8 @@ def test_the_run_stays_sound_and_is_still_the_last_run(stored, demo_client, demo
     assert not [name for name in run if name.startswith(("analyses", "motion"))]
     assert run.validate() in (None, True)
     assert [name for name, _ in run.documents()][-1] == "stop"
-    assert find_run(demo_client, "last").uid == demo_run.result["uid"]
-    assert list_analyses(demo_client, demo_run.result["uid"]) == [stored.path.rpartition("/")[2]]
+    assert open_run(demo_client, "last").uid == demo_run.result["uid"]
+    assert open_run(demo_client).analyses("motion") == [stored.path.rpartition("/")[2]]
 
 
 def test_figures_and_numbers_are_in_the_folder(analysed):
@@ -151,7 +154,7 @@ def test_a_missing_frame_file_is_told(demo_run, demo_client, monkeypatch):
     monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)  # Tiled's client tries for 20 s
     away = demo_run.frame_file.with_suffix(".away")
     frame_file = demo_run.frame_file
-    field = RunFrames(find_run(demo_client, demo_run.result["uid"])).select()
+    field = RunFrames(open_run(demo_client, demo_run.result["uid"])).select()
     frame_file.rename(away)
     try:
         with pytest.raises(ArchiveError, match="cannot read these frames"):
@@ -171,4 +174,4 @@ def test_the_page_works_as_written(stored, demo_run, demo_client, capsys):
     exec(compile(body, str(PAGE), "exec"), names)
     assert "um" in capsys.readouterr().out
     np.testing.assert_array_equal(names["drift"], stored["path/drift_yx_um"])
-    names["client"].context.close()
+    names["run"].catalog.context.close()

@@ -53,7 +53,7 @@ def assert_exactly_once(client, uid, camera, sequence):
     run = open_run(client, uid)
     for stream in ("primary", "flat"):
         expected = frames_of_events(camera.path, sequence, stream)
-        np.testing.assert_array_equal(run.frames(stream)[:], expected)
+        np.testing.assert_array_equal(run.frame_stack(stream, direct=False)[:], expected)
         assert list(run.events(stream)["seq_num"]) == list(range(1, len(expected) + 1))
     assert run.client.validate(fix_errors=False, raise_on_error=True)
     assert [name for name, _ in run.client.documents()].count("event") == sum(not e.endswith("!") for e in sequence)
@@ -281,4 +281,4 @@ def test_orphans_do_not_stop_a_plan_that_pauses(tiled_server, client, frames_dir
     assert writer.close(timeout_s=60).complete
     run = open_run(client, uid)
     sequence = ["primary", "primary!", "primary", "primary", "primary"]
-    np.testing.assert_array_equal(run.frames()[:], frames_of_events(camera.path, sequence, "primary"))
+    np.testing.assert_array_equal(run.frame_stack(direct=False)[:], frames_of_events(camera.path, sequence, "primary"))

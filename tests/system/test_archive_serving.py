@@ -71,10 +71,12 @@ def test_every_event_gets_its_own_frame_bit_for_bit(sequence, tiled_server, clie
     (uid,) = archive(tiled_server, tmp_path, frame_plan(camera, sequence, readables=[motor]))
     run = open_run(client, uid)
     for stream in run.streams:
-        frames = run.frames(stream)
+        frames = run.frame_stack(stream, direct=False)
         expected = frames_of_events(camera.path, sequence, stream)
         assert frames.dtype == np.uint16
         np.testing.assert_array_equal(frames[:], expected)
+        assert run.frame_stack(stream).file == camera.path, "the file is here: it is read without Tiled"
+        np.testing.assert_array_equal(run.frame_stack(stream)[:], expected)
         for index, frame in enumerate(expected):
             np.testing.assert_array_equal(frames[index], frame)
         assert len(run.events(stream)) == len(expected)
@@ -88,7 +90,8 @@ def test_every_event_gets_its_own_frame_bit_for_bit(sequence, tiled_server, clie
     assert (names[0], names[-1]) == ("start", "stop")
     assert names.count("event") == sum(not entry.endswith("!") for entry in sequence)
     np.testing.assert_array_equal(
-        open_run(client, uid).frames("primary")[:], frames_of_events(camera.path, sequence, "primary")
+        open_run(client, uid).frame_stack("primary", direct=False)[:],
+        frames_of_events(camera.path, sequence, "primary"),
     )
 
 
@@ -102,7 +105,8 @@ def test_frames_can_be_read_while_the_run_goes_on(tiled_server, client, camera, 
         wait_for(lambda: writer.backlog == 0, "the first three Events in Tiled")
         run = open_run(client, "last")
         assert run.stop == {}
-        seen.extend(run.frames()[:])
+        seen.extend(run.frames().values)
+        np.testing.assert_array_equal(run.frame_stack(direct=False)[:], seen)
 
     engine(frame_plan(camera, ["primary", "primary!", "primary", "primary"], at={3: look}))
     assert writer.close(timeout_s=60).complete

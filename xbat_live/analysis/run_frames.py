@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbat_live.analysis.references import References
-from xbat_live.archive.reading import RunView, open_run
+from xbat_live.archive.frame_table import frame_table
+from xbat_live.archive.references import References
 from xbat_live.archive.settings import ArchiveError
 from xbat_live.imaging import optical_density
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from xbat_live.archive.run import Run
+
 Float = NDArray[np.float64]
 Image = NDArray[np.float32]
 
 STAGE_KEYS = ("stage_y", "stage_x")
 ENERGY_KEY = "mono_energy"
-SHIFT_KEYS = ("analysis_shift_y_px", "analysis_shift_x_px")
-SIGMA_KEYS = ("analysis_sigma_y_px", "analysis_sigma_x_px")
+SHIFT_KEYS = ("shift_y_px", "shift_x_px")
+SIGMA_KEYS = ("sigma_y_px", "sigma_x_px")
 
 
 class AnalysisError(ArchiveError):
@@ -128,7 +130,7 @@ class RunFrames:
     Parameters
     ----------
     run
-        From `find_run` or `xbat_live.archive.open_run`.
+        From `xbat_live.open` or `xbat_live.archive.open_run`.
     pixel_size_um
         Unbinned pixel, um; by default as in the start document.
 
@@ -138,7 +140,7 @@ class RunFrames:
         No frames, no pixel size, or Events and frames that do not belong together.
     """
 
-    def __init__(self, run: RunView, *, pixel_size_um: float | None = None) -> None:
+    def __init__(self, run: Run, *, pixel_size_um: float | None = None) -> None:
         self.run = run
         name = f"run {run.uid[:8]}"
         if "primary" not in run.streams:
@@ -151,18 +153,15 @@ class RunFrames:
                 f"{name}: pixel size {size_um} um; the start document has no pixel_size_um above 0, give it"
             )
         self.pixel_size_um = float(size_um)
-        self._frames = run.frames("primary")
-        events = run.events("primary")
-        if len(events) != len(self._frames):
-            raise AnalysisError(
-                f"{name}: {len(events)} Events but {len(self._frames)} frames; try `xbat archive repair`"
-            )
-        missing = [key for key in STAGE_KEYS if key not in events]
+        self._frames = run.frame_stack("primary")
+        frames = frame_table(run, "primary", len(self._frames))
+        missing = [key for key in STAGE_KEYS if key not in frames]
         if missing:
             raise AnalysisError(
                 f"{name}: Events without stage reading ({', '.join(missing)}); motion needs stage and image"
             )
-        self.has_verdicts, self._table = _joined(events, run.analysis())
+        self.has_verdicts = SHIFT_KEYS[0] in frames
+        self._table = _by_field(frames)
 
     @property
     def fields(self) -> dict[FieldKey, int]:
@@ -230,45 +229,14 @@ class RunFrames:
         )
 
 
-def _joined(events: pd.DataFrame, analysis: pd.DataFrame) -> tuple[bool, pd.DataFrame]:
-    """Return whether there are verdicts, and one row per frame with what the analysis needs."""
-    table = events[["seq_num", "time", *STAGE_KEYS]].copy()
-    table["row"] = np.arange(len(table))
-    table["field"] = events["point_field"].astype(str) if "point_field" in events else "A"
-    table["spot"] = events["point_spot"].astype(int) if "point_spot" in events else 0
-    table["energy"] = events[ENERGY_KEY].astype(float).round(1) if ENERGY_KEY in events else 0.0
-    if len(analysis) == 0:
-        table["accepted"], table["verdict"] = True, "unjudged"
-        return False, table
-    verdicts = analysis
-    if "analysis_stream" in analysis:
-        verdicts = verdicts[verdicts["analysis_stream"] == "primary"]
-    names = {"analysis_seq_num": "seq_num", "analysis_accepted": "accepted", "analysis_verdict": "verdict"}
-    verdicts = verdicts[[*names, *SHIFT_KEYS, *SIGMA_KEYS]].rename(columns=names)
-    # A point that was rewound has two Events of one number: the later one counts.
-    verdicts = verdicts.drop_duplicates("seq_num", keep="last")
-    table = table.drop_duplicates("seq_num", keep="last").merge(verdicts, on="seq_num", how="left")
-    known = np.isfinite(table[[*SHIFT_KEYS, *SIGMA_KEYS]].to_numpy(float)).all(1)
-    table["accepted"] = (table["accepted"].fillna(0).astype(float) > 0) & known
-    table["verdict"] = table["verdict"].fillna("unjudged")
-    return True, table
-
-
-def find_run(client: Any, which: str = "last") -> RunView:
-    """Open a run by uid, the first characters of one (at least 5), or ``"last"``.
-
-    Unlike ``client[-1]`` the last one is always a run: the archive also holds analyses, which are no runs.
-
-    Raises
-    ------
-    ArchiveError
-        There is none, or the characters fit several.
-    """
-    from tiled.queries import SpecsQuery
-
-    if which == "last":
-        runs = client.search(SpecsQuery(["BlueskyRun"]))
-        if len(runs) == 0:
-            raise AnalysisError(f"the archive at {client.uri} has no runs yet")
-        which = str(runs.keys().last())
-    return open_run(client, which)
+def _by_field(frames: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per frame with what the analysis needs; a frame without a shift is not accepted."""
+    table = frames[["seq_num", "time", "row", "accepted", "verdict", *STAGE_KEYS]].copy()
+    table["field"] = frames["point_field"].astype(str) if "point_field" in frames else "A"
+    table["spot"] = frames["point_spot"].astype(int) if "point_spot" in frames else 0
+    table["energy"] = frames[ENERGY_KEY].astype(float).round(1) if ENERGY_KEY in frames else 0.0
+    if SHIFT_KEYS[0] in frames:
+        for key in (*SHIFT_KEYS, *SIGMA_KEYS):
+            table[key] = frames[key].astype(float)
+        table["accepted"] &= np.isfinite(table[[*SHIFT_KEYS, *SIGMA_KEYS]].to_numpy()).all(1)
+    return table

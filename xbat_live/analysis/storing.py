@@ -1,96 +1,19 @@
-"""Results of an analysis in Tiled, beside the runs: ``analyses/<run uid>/<kind>-<UTC time>``.
-
-Never under the run: a container or an array directly under a run breaks ``run.documents()`` and ``run.validate()``, and repairing a run
-would delete it.
-"""
+"""A motion analysis as arrays in the archive."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from xbat_live import __version__
 from xbat_live.analysis.motion import MotionAnalysis
-from xbat_live.analysis.run_frames import AnalysisError
+from xbat_live.archive.analyses import StoredAnalysis, StoredArray, store_analysis
 from xbat_live.imaging import BoxConvergence
 
-logger = logging.getLogger(__name__)
-
-ROOT = "analyses"
+KIND = "motion"
 
 
-@dataclass(frozen=True)
-class StoredArray:
-    """An array on its way into the archive.
-
-    Attributes
-    ----------
-    values
-        Any shape.
-    unit
-        As in the streams, e.g. ``"um"``; empty when it has none.
-    dims
-        A name per dimension.
-    meaning
-        One line.
-    """
-
-    values: np.ndarray
-    unit: str
-    dims: tuple[str, ...]
-    meaning: str
-
-
-@dataclass(frozen=True)
-class StoredAnalysis:
-    """An analysis in the archive.
-
-    Attributes
-    ----------
-    path
-        E.g. ``"analyses/<uid>/motion-20261121T051447Z"``; with a browser under the archive's address, with Tiled by these keys.
-    metadata
-        Run, versions, parameters and all numbers, units in their names.
-    client
-        Tiled's client of the container.
-    """
-
-    path: str
-    metadata: dict[str, Any] = field(repr=False)
-    client: Any = field(repr=False)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the arrays, e.g. ``"path/drift_yx_um"``, ``"pair-3-13/flow_yx_px"``."""
-        return tuple(_names(self.client))
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """Read one array.
-
-        Raises
-        ------
-        AnalysisError
-            There is no such array.
-        """
-        node = self.client
-        try:
-            for key in name.split("/"):
-                node = node[key]
-        except KeyError as error:
-            raise AnalysisError(f"{self.path} has no array {name!r}; it has {', '.join(self.names)}") from error
-        return np.asarray(node.read())
-
-    def unit(self, name: str) -> str:
-        """Return the unit of an array."""
-        return str(self.client[tuple(name.split("/"))].metadata["unit"])
-
-
-def store_analysis(client: Any, analysis: MotionAnalysis) -> StoredAnalysis:
+def store_motion(client: Any, analysis: MotionAnalysis) -> StoredAnalysis:
     """Write a motion analysis into the archive, as a new entry beside earlier ones.
 
     Parameters
@@ -100,120 +23,14 @@ def store_analysis(client: Any, analysis: MotionAnalysis) -> StoredAnalysis:
 
     Raises
     ------
-    AnalysisError
+    ArchiveError
         The run is not in this archive, or the archive does not take it.
     """
-    import httpx
-
-    uid = analysis.run_uid
-    try:
-        client[uid]
-    except KeyError as error:
-        raise AnalysisError(f"run {uid} is not in the archive at {client.uri}; its analysis is not stored") from error
-    parts = _motion_arrays(analysis)
-    summary = analysis.summary()
-    metadata = {
-        "analysis": "motion",
-        "analysis_of": uid,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "xbat_live": __version__,
-        "complete": False,
-        **{key: value for key, value in summary.items() if key != "run_uid"},
+    arrays = {
+        f"{part}/{name}": array for part, named in _motion_arrays(analysis).items() for name, array in named.items()
     }
-    try:
-        runs = _container(_container(client, ROOT, {"holds": "analyses of runs, by uid"}), uid, {"analysis_of": uid})
-        key = _free_name(runs, f"motion-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-        node = runs.create_container(key=key, metadata=metadata)
-        try:
-            for name, arrays in parts.items():
-                part = node.create_container(key=name, metadata={"analysis_of": uid})
-                for array_name, array in arrays.items():
-                    part.write_array(
-                        np.ascontiguousarray(array.values),
-                        key=array_name,
-                        metadata={"unit": array.unit, "meaning": array.meaning},
-                        dims=list(array.dims),
-                    )
-            node.update_metadata({"complete": True})
-        except BaseException:
-            _remove(runs, key)
-            raise
-    except httpx.HTTPError as error:
-        raise AnalysisError(f"the archive at {client.uri} did not take the analysis: {error}") from error
-    return StoredAnalysis(f"{ROOT}/{uid}/{key}", dict(node.metadata), node)
-
-
-def list_analyses(client: Any, run_uid: str, kind: str = "motion") -> list[str]:
-    """Return the names of the complete analyses of a run, oldest first."""
-    runs = _child(_child(client, ROOT), run_uid)
-    if runs is None:
-        return []
-    return [name for name, node in runs.items() if name.startswith(f"{kind}-") and node.metadata.get("complete")]
-
-
-def open_analysis(client: Any, run_uid: str, name: str = "last", kind: str = "motion") -> StoredAnalysis:
-    """Open an analysis of a run.
-
-    Parameters
-    ----------
-    client
-        Of the archive's root.
-    run_uid
-        Full uid.
-    name
-        From `list_analyses`, or ``"last"``.
-    kind
-        What ``"last"`` is of.
-
-    Raises
-    ------
-    AnalysisError
-        There is none.
-    """
-    known = list_analyses(client, run_uid, kind)
-    if not known or name not in ("last", *known):
-        raise AnalysisError(f"run {run_uid[:8]} has no {kind} analysis {name!r}; it has {', '.join(known) or 'none'}")
-    key = known[-1] if name == "last" else name
-    node = _child(_child(client, ROOT), run_uid)[key]
-    return StoredAnalysis(f"{ROOT}/{run_uid}/{key}", dict(node.metadata), node)
-
-
-def _child(parent: Any, key: str) -> Any:
-    """Return an entry, None when it is not there. The client of runs takes keys for uids: go past it."""
-    from tiled.client.container import Container
-
-    if parent is None:
-        return None
-    try:
-        return Container.__getitem__(parent, key)
-    except KeyError:
-        return None
-
-
-def _container(parent: Any, key: str, metadata: dict[str, Any]) -> Any:
-    found = _child(parent, key)
-    return parent.create_container(key=key, metadata=metadata) if found is None else found
-
-
-def _free_name(parent: Any, name: str) -> str:
-    taken = set(parent.keys())
-    names = (name, *(f"{name}-{i}" for i in range(2, 1000)))
-    return next(candidate for candidate in names if candidate not in taken)
-
-
-def _remove(parent: Any, key: str) -> None:
-    try:
-        parent.delete_contents(key, recursive=True, external_only=False)
-    except Exception:  # it stays behind, marked as not complete, and is not listed
-        logger.warning("the incomplete analysis %s could not be removed from the archive", key)
-
-
-def _names(node: Any, before: str = "") -> Iterator[str]:
-    for key, child in node.items():
-        if hasattr(child, "items"):
-            yield from _names(child, f"{before}{key}/")
-        else:
-            yield before + key
+    numbers = {key: value for key, value in analysis.summary().items() if key != "run_uid"}
+    return store_analysis(client, analysis.run_uid, KIND, arrays, numbers)
 
 
 def _motion_arrays(analysis: MotionAnalysis) -> dict[str, dict[str, StoredArray]]:

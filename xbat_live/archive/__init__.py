@@ -10,9 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xbat_live.archive.analyses import StoredAnalysis, StoredArray, list_analyses, open_analysis, store_analysis
     from xbat_live.archive.backup import RepairResult, repair
-    from xbat_live.archive.reading import Frames, RunView, open_run
-    from xbat_live.archive.server import TiledServer, check_port, serve
+    from xbat_live.archive.frame_stack import Frames
+    from xbat_live.archive.opening import open, open_archive
+    from xbat_live.archive.profile import Profile, install_profile, read_profile, temporary_profile
+    from xbat_live.archive.run import Run, open_run
+    from xbat_live.archive.server import TiledServer, check_port
+    from xbat_live.archive.serving import running_uri
     from xbat_live.archive.settings import DEFAULT_PORT, ArchiveError, ArchiveSettings
     from xbat_live.archive.upload import connect
     from xbat_live.archive.writer import ArchiveReport, ArchiveWriter
@@ -24,14 +29,25 @@ __all__ = [
     "ArchiveSettings",
     "ArchiveWriter",
     "Frames",
+    "Profile",
     "RepairResult",
-    "RunView",
+    "Run",
+    "StoredAnalysis",
+    "StoredArray",
     "TiledServer",
     "check_port",
     "connect",
+    "install_profile",
+    "list_analyses",
+    "open",
+    "open_analysis",
+    "open_archive",
     "open_run",
+    "read_profile",
     "repair",
-    "serve",
+    "running_uri",
+    "store_analysis",
+    "temporary_profile",
 ]
 
 _MODULE_OF = {
@@ -40,15 +56,26 @@ _MODULE_OF = {
     "ArchiveReport": "writer",
     "ArchiveSettings": "settings",
     "ArchiveWriter": "writer",
-    "Frames": "reading",
+    "Frames": "frame_stack",
+    "Profile": "profile",
     "RepairResult": "backup",
-    "RunView": "reading",
+    "Run": "run",
+    "StoredAnalysis": "analyses",
+    "StoredArray": "analyses",
     "TiledServer": "server",
     "check_port": "server",
     "connect": "upload",
-    "open_run": "reading",
+    "install_profile": "profile",
+    "list_analyses": "analyses",
+    "open": "opening",
+    "open_analysis": "analyses",
+    "open_archive": "opening",
+    "open_run": "run",
+    "read_profile": "profile",
     "repair": "backup",
-    "serve": "server",
+    "running_uri": "serving",
+    "temporary_profile": "profile",
+    "store_analysis": "analyses",
 }
 
 

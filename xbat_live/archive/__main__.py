@@ -2,7 +2,7 @@
 
 import sys
 
-from xbat_live.archive.server import child_main
+from xbat_live.archive.serving import child_main
 
 if __name__ == "__main__":
     child_main(sys.argv[1:])

@@ -1,12 +1,9 @@
-"""The archive's Tiled server: in its own process for operation, in the foreground for `xbat serve`."""
+"""The archive's Tiled server in a process of its own: start, wait, stop."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import ctypes
 import errno
-import fcntl
 import logging
 import os
 import signal
@@ -15,12 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import xbat_live
+from xbat_live.archive.serving import KEY_VARIABLE
 from xbat_live.archive.settings import ArchiveError, ArchiveSettings
 
 if TYPE_CHECKING:
@@ -28,9 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_KEY_VARIABLE = "TILED_SINGLE_USER_API_KEY"
 _POLL_S = 0.1
-_PR_SET_PDEATHSIG = 1
 _LOG_LINES = 12
 
 
@@ -223,18 +218,6 @@ class TiledServer:
         self.stop()
 
 
-def serve(settings: ArchiveSettings) -> None:
-    """Run the server in this process until it is told to end (Ctrl-C, SIGTERM).
-
-    Raises
-    ------
-    ArchiveError
-        The port is taken, a folder is missing or cannot be written, or another server uses the folder.
-    """
-    check_port(settings.host, settings.port)
-    _run(settings.prepare(), settings.key())
-
-
 def check_port(host: str, port: int) -> None:
     """Raise `ArchiveError` when nothing can listen at `host`, `port`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -259,86 +242,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def child_main(arguments: list[str]) -> None:
-    """Entry point of the server's process: ``python -m xbat_live.archive CONFIG [--die-with-parent]``."""
-    config, *options = arguments
-    parent = os.getppid()
-    if "--die-with-parent" in options:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died in between
-            return
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    try:
-        _run(Path(config), os.environ[_KEY_VARIABLE])
-    except ArchiveError as error:
-        sys.exit(str(error))
-
-
-def _end_with_stdin() -> None:
-    """End this process when the parent's end of the pipe on stdin is closed."""
-    with contextlib.suppress(OSError, ValueError):
-        while os.read(0, 1024):
-            pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(10)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _run(config_file: Path, api_key: str) -> None:
-    """Run Tiled as ``tiled serve config`` does, without its banner, which prints the key."""
-    with _sole_use(config_file.parent):
-        import uvicorn
-        from tiled.config import parse_configs
-        from tiled.server.app import build_app_from_config
-        from tiled.server.logging_config import LOGGING_CONFIG
-
-        config = parse_configs(config_file)
-        config.authentication.single_user_api_key = api_key
-        catalog_file = config_file.parent / "catalog.db"
-        if not catalog_file.exists():
-            _initialize(catalog_file)
-        # uvicorn raises a SIGINT again after its shutdown; a server that was told to end has ended well.
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.run(build_app_from_config(config), log_config=_log_config(LOGGING_CONFIG), **config.uvicorn)
-
-
-def _log_config(template: dict[str, Any]) -> dict[str, Any]:
-    """Return Tiled's logging without colour codes when the log is a file."""
-    config = copy.deepcopy(template)
-    for formatter in config["formatters"].values():
-        formatter["use_colors"] = sys.stderr.isatty()
-    return config
-
-
-def _initialize(catalog_file: Path) -> None:
-    """Make the catalog's tables here: ``init_if_not_exists`` would start a second Python for it (several seconds)."""
-    from tiled.commandline._catalog import init
-
-    unfinished = catalog_file.with_suffix(".db.new")
-    unfinished.unlink(missing_ok=True)
-    init(f"sqlite:///{unfinished}", if_not_exists=True)
-    unfinished.replace(catalog_file)
-
-
-@contextlib.contextmanager
-def _sole_use(directory: Path) -> Iterator[None]:
-    """Hold the folder's lock: two servers on one SQLite catalog and one table file would damage them."""
-    with (directory / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise ArchiveError(
-                f"archive folder {directory}: in use by process {lock.read().strip()}; stop it or name another folder"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
 def _child_environment(api_key: str) -> dict[str, str]:
-    environment: dict[str, Any] = {**os.environ, _KEY_VARIABLE: api_key}
+    environment: dict[str, Any] = {**os.environ, KEY_VARIABLE: api_key}
     # Without compiled modules every start compiles Tiled, dask and pandas again (15 s instead of 5 s).
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     root = Path(xbat_live.__file__).resolve().parents[1]

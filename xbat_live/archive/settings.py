@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,13 @@ class ArchiveSettings:
         protects it, but travels unencrypted).
     api_key
         Letters and digits. Left out: the one stored in `key_file`, made on first use.
+    catalog
+        ``postgresql://USER:PASSWORD@HOST/DATABASE`` for a catalog that several servers and machines share; the values of
+        Events go there as well. Left out: SQLite and DuckDB files in `directory`, for one server.
+    arrays
+        Folder of long arrays of Events and of analyses; with a shared catalog a shared one. Left out: in `directory`.
+    streaming_cache
+        ``redis://HOST:PORT/0`` for live views that outlive the server, of any number of runs. Left out: 1000 items in memory.
     """
 
     directory: Path
@@ -45,6 +52,9 @@ class ArchiveSettings:
     port: int = DEFAULT_PORT
     host: str = "127.0.0.1"
     api_key: str | None = None
+    catalog: str | None = field(default=None, repr=False)
+    arrays: Path | None = None
+    streaming_cache: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Make paths absolute: the server is another process with another working directory."""
@@ -52,6 +62,12 @@ class ArchiveSettings:
         object.__setattr__(
             self, "readable_storage", tuple(Path(path).expanduser().resolve() for path in self.readable_storage)
         )
+        arrays = self.directory / "arrays" if self.arrays is None else Path(self.arrays).expanduser().resolve()
+        object.__setattr__(self, "arrays", arrays)
+        _check_uri(
+            "catalog", self.catalog, ("postgresql", "postgresql+asyncpg"), "postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
+        _check_uri("streaming_cache", self.streaming_cache, ("redis", "rediss"), "redis://HOST:6379/0")
         if not 1 <= self.port <= 65535:
             raise ArchiveError(f"port = {self.port}: not a TCP port, allowed 1 to 65535")
         if self.api_key is not None and not self.api_key.isalnum():
@@ -79,6 +95,25 @@ class ArchiveSettings:
     def catalog_file(self) -> Path:
         """SQLite catalog."""
         return self.directory / "catalog.db"
+
+    @property
+    def exists(self) -> bool:
+        """Whether an archive was ever served from the folder."""
+        return self.catalog_file.is_file() or self.config_file.is_file()
+
+    def known_storage(self) -> tuple[Path, ...]:
+        """Return the folders with frames that the archive was served with last, and ``frames`` beside it; those that exist."""
+        import yaml
+
+        listed: list[str] = []
+        if self.config_file.is_file():
+            try:
+                content = yaml.safe_load(self.config_file.read_text())
+                listed = list(content["catalog"]["readable_storage"] or [])
+            except (OSError, yaml.YAMLError, KeyError, TypeError):
+                logger.warning("%s: cannot be read; name the folders with frames", self.config_file)
+        candidates = [*map(Path, listed), self.directory.parent / "frames"]
+        return tuple(dict.fromkeys(path for path in candidates if path.is_dir()))
 
     @property
     def base_url(self) -> str:
@@ -125,8 +160,10 @@ class ArchiveSettings:
                     "Make it, or name the folder the camera writes to"
                 )
         try:
-            (self.directory / "arrays").mkdir(parents=True, exist_ok=True)
-            self.config_file.write_text(self.configuration())
+            self.directory.mkdir(parents=True, exist_ok=True)
+            assert self.arrays is not None  # made absolute in the beginning
+            self.arrays.mkdir(parents=True, exist_ok=True)
+            _write_private(self.config_file, self.configuration())
         except OSError as error:
             raise ArchiveError(
                 f"archive folder {self.directory}: cannot be written ({error}); free the disk or name another folder"
@@ -135,6 +172,8 @@ class ArchiveSettings:
 
     def configuration(self) -> str:
         """Return Tiled's configuration as commented YAML."""
+        catalog = self.catalog or f"sqlite:///{self.catalog_file}"
+        tables = self.catalog or f"duckdb:///{self.directory / 'tables.duckdb'}"
         readable = "\n".join(f"    - {json.dumps(str(path))}" for path in self.readable_storage) or "    []"
         return f"""\
 # Written by xbat_live at every start of the archive: changes here are lost. Settings live in the [archive] section
@@ -142,23 +181,23 @@ class ArchiveSettings:
 #   TILED_SINGLE_USER_API_KEY=$(cat api_key) tiled serve config tiled.yml
 catalog:
   # What there is: runs, streams, where their data lie.
-  uri: {json.dumps(f"sqlite:///{self.catalog_file}")}
+  uri: {json.dumps(catalog)}
   # Lets clients look runs up by uid, scan number or -1 for the last.
   specs:
     - {{name: CatalogOfBlueskyRuns, version: "3.0"}}
   # Values of Events go into tables, long arrays of Events into zarr. Frames do not come here.
   writable_storage:
-    - {json.dumps(str(self.directory / "arrays"))}
-    - {json.dumps(f"duckdb:///{self.directory / 'tables.duckdb'}")}
+    - {json.dumps(str(self.arrays))}
+    - {json.dumps(tables)}
   # Frames are read in place, from these folders and no other.
   readable_storage:
 {readable}
 # The single user's key comes from the environment, it is stored in `api_key` (mode 600) and not in this file.
 authentication:
   allow_anonymous_access: false
-# Live views follow a run through a websocket; the cache (1000 items in all) dies with the server.
+# Live views follow a run through a websocket. In memory the cache holds 1000 items in all and dies with the server.
 streaming_cache:
-  uri: memory
+  uri: {json.dumps(self.streaming_cache or "memory")}
 # run.documents() and run.validate() need these two of bluesky-tiled-plugins.
 media_types:
   BlueskyRun:
@@ -171,6 +210,18 @@ uvicorn:
   # A line per request would hold the key of links such as /ui/?api_key=...
   access_log: false
 """
+
+
+def _check_uri(name: str, value: str | None, schemes: tuple[str, ...], example: str) -> None:
+    if value is not None and value.partition("://")[0] not in schemes:
+        raise ArchiveError(f"{name}: {value.partition('://')[0]!r} is no address of one; write {example}")
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else may read: it may hold the password of a database."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _stored_key(path: Path) -> str:

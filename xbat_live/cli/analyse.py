@@ -76,13 +76,14 @@ def motion(  # noqa: PLR0917 - options of a command
     Takes the accepted frames of one field of view. Results stand in the archive under analyses/UID/motion-TIME, beside earlier ones.
     """
     with exit_on_error():
-        from xbat_live.analysis import RunFrames, analyse_motion, find_run, parse_pairs, store_analysis
+        from xbat_live.analysis import RunFrames, analyse_motion, parse_pairs, store_motion
+        from xbat_live.archive import open_run
 
         chosen = None if pairs is None else parse_pairs(pairs)
         energy_ev = None if energy is None else _energy_ev(energy)
         draw = _draw(figures)
         with _client(archive, uri, frames) as client:
-            view = find_run(client, run)
+            view = open_run(client, run)
             selected = RunFrames(view).select(field=field, spot=spot, energy_ev=energy_ev)
             _say(f"run {view.uid}, {selected.key}: {len(selected)} accepted frames")
             folder = out if out is not None else Path(f"motion-{view.uid[:8]}")
@@ -95,7 +96,7 @@ def motion(  # noqa: PLR0917 - options of a command
                 image_to_stage=None if recorded is None else [row[::-1] for row in recorded[::-1]],
                 progress=_progress,
             )
-            stored = store_analysis(client, analysis)
+            stored = store_motion(client, analysis)
         files = _write(analysis, folder, draw=draw, force=force)
     summary = analysis.summary() | {"stored": stored.path, "files": [str(file) for file in files]}
     if as_json:

@@ -18,7 +18,7 @@ FLAT_LEVEL, DARK_LEVEL = 1000.0, 100.0
 
 @dataclass
 class SyntheticRun:
-    """Stands for `RunView`: the same methods, arrays in memory; counts the frames that are read."""
+    """Stands for `Run`: the same methods, arrays in memory; counts the frames that are read."""
 
     uid: str
     start: dict
@@ -26,13 +26,14 @@ class SyntheticRun:
     images: dict[str, np.ndarray]
     verdicts: pd.DataFrame
     truth: dict = field(default_factory=dict)
+    stop: dict = field(default_factory=lambda: {"exit_status": "success"})
     reads: list = field(default_factory=list)
 
     @property
     def streams(self):
         return tuple(sorted({*self.tables, *(["analysis"] if len(self.verdicts) else [])}))
 
-    def frames(self, stream="primary", key=None):
+    def frame_stack(self, stream="primary", key=None):
         return CountedFrames(self.images[stream], stream, self.reads)
 
     def events(self, stream="primary"):

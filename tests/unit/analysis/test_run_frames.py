@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xbat_live.analysis import AnalysisError, FieldKey, RunFrames, find_run
+from xbat_live.analysis import AnalysisError, FieldKey, RunFrames
+from xbat_live.archive import ArchiveError
 from xbat_live.imaging import optical_density
 
 
@@ -102,19 +103,8 @@ def test_runs_that_cannot_be_analysed_say_why(make_run):
         RunFrames(run)
     assert RunFrames(run, pixel_size_um=0.56).pixel_size_um == 0.56
     run.images["primary"] = run.images["primary"][:3]
-    with pytest.raises(AnalysisError, match="5 Events but 3 frames"):
+    with pytest.raises(ArchiveError, match="5 Events but 3 frames"):
         RunFrames(run, pixel_size_um=0.56)
     run.tables.pop("primary")
     with pytest.raises(AnalysisError, match="no stream 'primary'"):
         RunFrames(run)
-
-
-def test_an_empty_archive_is_told():
-    class Empty:
-        uri = "http://here"
-
-        def search(self, query):
-            return []
-
-    with pytest.raises(AnalysisError, match="http://here has no runs yet"):
-        find_run(Empty(), "last")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xbat_live.archive import ArchiveError, Frames, RunView, open_run
+from xbat_live.archive import ArchiveError, Frames, Run, open_run
 
 STACK = np.arange(5 * 3 * 4, dtype="u2").reshape(5, 1, 3, 4)
 
@@ -38,7 +38,15 @@ class EmptyCatalog:
     uri = "http://here"
 
     def __getitem__(self, key):
-        raise IndexError(key) if key == -1 else KeyError(f"No match for {key}")
+        raise KeyError(f"No match for {key}")
+
+    def search(self, query):
+        return self
+
+    sort = values = lambda self, *_: self
+
+    def first(self):
+        raise IndexError(0)
 
 
 def test_missing_runs_are_told():
@@ -49,7 +57,7 @@ def test_missing_runs_are_told():
 
 
 def test_missing_stream_is_told_with_those_there_are():
-    view = RunView(uid="0123456789", start={}, stop={}, streams=("dark", "flat"), client=None)
+    view = Run(uid="0123456789", start={}, stop={}, streams=("dark", "flat"), client=None)
     with pytest.raises(ArchiveError, match="run 01234567 has no stream 'primary'; it has dark, flat"):
         view.frames()
     assert view.analysis().empty

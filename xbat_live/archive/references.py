@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from xbat_live.archive import Frames, RunView
+    from xbat_live.archive.frame_stack import Frames
+    from xbat_live.archive.run import Run
 
 Image = NDArray[np.float32]
 
@@ -32,7 +33,7 @@ class References:
         Event data key of the photon energy, eV.
     """
 
-    run: RunView
+    run: Run
     energy_key: str = "mono_energy"
     _dark: Image | None = field(default=None, repr=False)
     _flat: Image | None = field(default=None, repr=False)
@@ -91,7 +92,7 @@ class References:
         events = self.run.events(name)
         if len(events) == 0:
             return None, none, none
-        frames = self.run.frames(name)
+        frames = self.run.frame_stack(name)
         n = min(len(frames), len(events))
         energies = events.get(self.energy_key)
         energies_ev = np.zeros(n) if energies is None else np.asarray(energies, float)[:n]
