@@ -16,7 +16,7 @@ from bluesky.utils import MsgGenerator
 from numpy.typing import NDArray
 
 from xbat_live.archive import ArchiveWriter
-from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, RunProgress
+from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, JudgedFrame, RunProgress
 from xbat_live.callbacks.analysis import OPTICAL_KEYS
 from xbat_live.config import CameraSection, ExperimentConfig, OpticalSection
 from xbat_live.devices import (
@@ -33,6 +33,8 @@ from xbat_live.devices.dose_monitor import DoseMonitor
 from xbat_live.dose_setup import open_account
 from xbat_live.engine import make_run_engine
 from xbat_live.imaging import DriftModel, FramePipeline
+from xbat_live.live.attach import attach, frame_shower
+from xbat_live.live.feed import LiveFeed
 from xbat_live.plan_setup import make_plan, spot_chooser
 from xbat_live.plans import (
     DoseGuard,
@@ -73,7 +75,11 @@ class Session:
 
 @contextmanager
 def open_session(
-    config: ExperimentConfig, *, progress: RunProgress | None = None, tell: Callable[[str], None] = logger.warning
+    config: ExperimentConfig,
+    *,
+    progress: RunProgress | None = None,
+    feed: LiveFeed | None = None,
+    tell: Callable[[str], None] = logger.warning,
 ) -> Iterator[Session]:
     """Connect to the beamline, open the sample's ledger and put the RunEngine together.
 
@@ -83,6 +89,8 @@ def open_session(
     ----------
     progress
         Subscribed to the documents.
+    feed
+        Shown to those who watch; gets the documents, frames, the beamline and the dose map.
     tell
         Gets a line when documents did not reach the archive, with the remedy.
 
@@ -98,7 +106,7 @@ def open_session(
         beamline = connect(config)
         beamline.shutter.close_now()
         account = stack.enter_context(open_account(config))
-        analysis = make_analysis(config)
+        analysis = make_analysis(config, show=None if feed is None else frame_shower(feed, config))
         stack.callback(analysis.close)
         calibration = FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na)
         monitor = stack.enter_context(
@@ -125,18 +133,22 @@ def open_session(
         archive = open_archive(config, stack, tell)
         if archive is not None:
             run_engine.subscribe(archive)
+        if feed is not None:
+            run_engine.subscribe(feed)
+            attach(feed, config, beamline, account, monitor=monitor, archive=archive, stack=stack)
         stack.callback(beamline.shutter.close_now)
         yield Session(config, beamline, guard, analysis, run_engine, archive)
 
 
-def make_analysis(config: ExperimentConfig) -> FrameAnalysis:
-    """Return the live analysis of the camera that the plan uses."""
+def make_analysis(config: ExperimentConfig, *, show: Callable[[JudgedFrame], object] | None = None) -> FrameAnalysis:
+    """Return the live analysis of the camera that the plan uses; `show` gets every judged frame."""
     section: CameraSection | OpticalSection = config.optical if config.uses_microscope else config.camera
     return FrameAnalysis(
         partial(FramePipeline, pixel_size_um=section.pixel_size_um, dark_offset=section.dark_offset_counts),
         DriftTracker(section.pixel_size_um, image_to_stage=image_to_stage_yx(config), model=drift_model(config)),
         dose_limit_gy=config.dose.limit_gy,
         keys=OPTICAL_KEYS if config.uses_microscope else None,
+        show=show,
     )
 
 

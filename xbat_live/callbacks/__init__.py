@@ -1,6 +1,6 @@
 """Streaming callbacks: judging frames, following the sample, the dose backstop, progress."""
 
-from xbat_live.callbacks.analysis import AnalysedFrame, EventKeys, FrameAnalysis
+from xbat_live.callbacks.analysis import AnalysedFrame, EventKeys, FrameAnalysis, JudgedFrame
 from xbat_live.callbacks.backstop import DoseBackstop
 from xbat_live.callbacks.frames import FrameAddress, FrameLocator, FrameNotFound, FrameReader
 from xbat_live.callbacks.progress import RunProgress, RunState
@@ -17,6 +17,7 @@ __all__ = [
     "FrameLocator",
     "FrameNotFound",
     "FrameReader",
+    "JudgedFrame",
     "RunProgress",
     "RunState",
     "TrackedPosition",

@@ -118,6 +118,32 @@ class AnalysedFrame:
 
 
 @dataclass(frozen=True)
+class JudgedFrame:
+    """A frame as it was judged, for a live view.
+
+    Attributes
+    ----------
+    frame
+        Counts, shape (ny, nx).
+    key
+        Field of view (spot, field, energy).
+    flat, dark
+        What it was corrected with, shape (ny, nx), counts; None: there was none.
+    judged
+        The verdict.
+    event
+        Its Event.
+    """
+
+    frame: NDArray[np.uint16]
+    key: str
+    flat: NDArray[np.float32] | None
+    dark: NDArray[np.float32] | None
+    judged: AnalysedFrame
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class EventKeys:
     """Names of the Event data that the analysis needs."""
 
@@ -150,6 +176,8 @@ class FrameAnalysis(CallbackBase):
         Joins shifts and stage readings into drift.
     dose_limit_gy
         Limit that the dose in the records is compared with, Gy.
+    show
+        Called in the worker with every judged frame; must return at once. Its errors are logged.
     """
 
     def __init__(
@@ -159,12 +187,14 @@ class FrameAnalysis(CallbackBase):
         *,
         dose_limit_gy: float,
         keys: EventKeys | None = None,
+        show: Callable[[JudgedFrame], object] | None = None,
     ) -> None:
         super().__init__()
         self.keys = keys or EventKeys()
         self.tracker = tracker
         self._make_pipeline = make_pipeline
         self._dose_limit_gy = dose_limit_gy
+        self._show = show
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="frame-analysis")
         self._reader = FrameReader()
         self._locator = FrameLocator(self.keys.image)
@@ -294,7 +324,23 @@ class FrameAnalysis(CallbackBase):
         verdict = pipeline.process(frame, key, light_fraction=self._light_fraction(data))
         stage_yx_um = np.array([data[self.keys.stage_y], data[self.keys.stage_x]], float)
         position = self.tracker.update(key, float(event["time"]), verdict, stage_yx_um)
-        return AnalysedFrame(int(event["seq_num"]), verdict, position, float(data[self.keys.dose]), self._dose_limit_gy)
+        judged = AnalysedFrame(int(event["seq_num"]), verdict, position, float(data[self.keys.dose]), self._dose_limit_gy)
+        self._hand_on(frame, key, energy_ev, judged, event)
+        return judged
+
+    def _hand_on(
+        self, frame: NDArray[np.uint16], key: str, energy_ev: float, judged: AnalysedFrame, event: dict[str, Any]
+    ) -> None:
+        """Show a frame to whoever watches; the means are replaced and never written to, so they go as they are."""
+        if self._show is None:
+            return
+        flat = self._flats.get(energy_ev)
+        dark = self._dark.mean if self._dark.count else None
+        try:
+            self._show(JudgedFrame(frame, key, None if flat is None else flat.mean, dark, judged, event))
+        except Exception:
+            logger.exception("the live view cannot be given a frame")
+            self._show = None
 
 
 def same_light(one: tuple[float, float], other: tuple[float, float]) -> bool:

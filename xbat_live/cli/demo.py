@@ -13,9 +13,10 @@ import typer
 from xbat_live import __version__
 from xbat_live.cli.display import Display
 from xbat_live.cli.errors import exit_on_error
+from xbat_live.cli.live import Checklist, live_page
 from xbat_live.cli.run import acquire, leave_on, tell_summary
 from xbat_live.cli.services import watched, with_archive
-from xbat_live.config import ConfigError, ExperimentConfig, load_config
+from xbat_live.config import ConfigError, ExperimentConfig, LiveSection, load_config
 
 if TYPE_CHECKING:
     from xbat_live.watchdog import GuardProcess
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 TIME_SCALE = 600.0
 
 
-def demo(
+def demo(  # noqa: PLR0917 - the options of a command
     seconds: Annotated[float, typer.Option(help="How long the operando run goes on, s.", min=5, max=3600)] = 60.0,
     directory: Annotated[Path, typer.Option(help="Everything is kept below this folder; delete it freely.")] = Path(
         "xbat-demo"
@@ -32,6 +33,8 @@ def demo(
     frames: Annotated[
         Path | None, typer.Option(help="Play recorded frames (.xrm, .tif, .h5) instead of the simulated sample.")
     ] = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the live page.")] = True,
+    port: Annotated[int, typer.Option(help="Port of the live page; a taken one is replaced.", min=0, max=65535)] = 8750,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
     """Run a dose-aware operando TXM series on a simulated beamline: real EPICS, real HDF5, real Tiled, no hardware.
@@ -46,11 +49,15 @@ def demo(
     folder.mkdir(parents=True)
     display.say(f"xbat_live {__version__}, demo session in {folder} (delete freely; nothing leaves this machine)")
     with exit_on_error(), ExitStack() as stack:
-        config, guard = start_services(stack, display, folder, seconds=seconds, seed=seed, frames=frames)
+        feed = stack.enter_context(live_page(LiveSection(enabled=page, port=port), display, name="demo"))
+        if feed is not None:
+            feed.show(banner="SIMULATED BEAMLINE")
+        checklist = Checklist(feed)
+        config, guard = start_services(stack, display, checklist, folder, seconds=seconds, seed=seed, frames=frames)
         display.say(
             f"operando run, {seconds:g} s, {TIME_SCALE:g} times faster than life; Ctrl-C ends it safely", style="bold"
         )
-        state, summary, error = acquire(config, display, guard)
+        state, summary, error = acquire(config, display, guard, feed=feed)
         display.say("run ended, shutter closed; writing the last documents to Tiled")
     relative = _shortest(folder)
     display.result(
@@ -68,7 +75,14 @@ def demo(
 
 
 def start_services(
-    stack: ExitStack, display: Display, folder: Path, *, seconds: float, seed: int, frames: Path | None
+    stack: ExitStack,
+    display: Display,
+    checklist: Checklist,
+    folder: Path,
+    *,
+    seconds: float,
+    seed: int,
+    frames: Path | None,
 ) -> tuple[ExperimentConfig, GuardProcess | None]:
     """Start Tiled, the simulated beamline and its guard side by side; they end with `stack`. Return the experiment to run on them."""
     from xbat_live.archive import TiledServer
@@ -82,6 +96,8 @@ def start_services(
     frame_folder = config.path(config.camera.directory)
     frame_folder.mkdir(parents=True, exist_ok=True)
     tiled = TiledServer(config.path(config.archive.directory), port=free_port(), readable_storage=[frame_folder])
+    checklist.tell("Tiled", "starting", "archive of documents")
+    checklist.tell("IOCs", "starting", "TXM stage, camera, monochromator, potentiostat, shutter")
     tiled.start()
     stack.callback(tiled.stop)
     display.say(f"Tiled   {tiled.settings.ui_url_with_key()}")
@@ -91,9 +107,13 @@ def start_services(
     display.say(
         "ok  IOCs    TXM stage, camera, monochromator, potentiostat, shutter (EPICS on loopback)", style="green"
     )
+    checklist.tell("IOCs", "ok", "TXM stage, camera, monochromator, potentiostat, shutter")
+    checklist.tell("Guard", "starting", "counts every opening of the shutter")
     guard = stack.enter_context(watched(config))
     tiled.wait_ready(timeout_s=90)
     display.say("ok  Tiled   answers", style="green")
+    checklist.tell("Tiled", "ok", "archive of documents")
+    checklist.tell("Guard", "ok", "counts every opening of the shutter")
     return with_archive(config, tiled.uri, tiled.api_key), guard
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xbat_live import __version__
-from xbat_live.cli import analyse, archive, config, demo, doctor, dose, guard, log, plan, run, serve, sim
+from xbat_live.cli import analyse, archive, config, demo, doctor, dose, guard, log, plan, run, serve, sim, watch
 
 app = typer.Typer(
     name="xbat",
@@ -41,6 +41,7 @@ app.command()(sim.sim)
 app.command()(serve.serve)
 app.command()(plan.plan)
 app.command()(run.run)
+app.command()(watch.watch)
 app.command()(guard.guard)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")

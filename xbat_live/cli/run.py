@@ -13,6 +13,7 @@ from xbat_live.cli import log
 from xbat_live.cli.config import parse_changes
 from xbat_live.cli.display import Display
 from xbat_live.cli.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, exit_on_error
+from xbat_live.cli.live import live_page
 from xbat_live.cli.services import archive_for, tell_guard, watched
 from xbat_live.config import ExperimentConfig, load_config
 from xbat_live.units import format_si
@@ -22,6 +23,7 @@ FORECAST_S = 5.0
 
 if TYPE_CHECKING:
     from xbat_live.callbacks import RunState
+    from xbat_live.live.feed import LiveFeed
     from xbat_live.plans import SeriesSummary
     from xbat_live.session import Session
     from xbat_live.watchdog import GuardProcess
@@ -52,8 +54,12 @@ def run(
     display = Display(as_json=as_json)
     with exit_on_error():
         config = load_config(file, parse_changes(changes))
-        with watched(config) as guard, archive_for(config, display) as config:
-            state, summary, error = acquire(config, display, guard, override_dose=override_dose)
+        with (
+            live_page(config.live, display, name=config.sample.name) as feed,
+            watched(config) as guard,
+            archive_for(config, display) as config,
+        ):
+            state, summary, error = acquire(config, display, guard, override_dose=override_dose, feed=feed)
     display.result(state, outcome=summary.outcome if summary else str(error))
     tell_summary(display, state, summary)
     leave_on(error, display)
@@ -92,8 +98,9 @@ def acquire(
     guard: GuardProcess | None = None,
     *,
     override_dose: str | None = None,
+    feed: LiveFeed | None = None,
 ) -> tuple[RunState, SeriesSummary | None, Exception | None]:
-    """Run the configured plan once, with `guard` watching.
+    """Run the configured plan once, with `guard` watching, and show it through `feed`.
 
     Returns
     -------
@@ -123,7 +130,7 @@ def acquire(
     progress = RunProgress(display.update)
     summary: SeriesSummary | None = None
     error: Exception | None = None
-    with open_session(config, progress=progress, tell=display.say) as session:
+    with open_session(config, progress=progress, feed=feed, tell=display.say) as session:
         preflight.check(config, session.beamline)
         session.metadata |= look_ahead(session, display, override_dose)
         tell_guard(guard, display)

@@ -17,6 +17,7 @@ from xbat_live.config.sections import (
     BeamlineSection,
     BeamSection,
     DoseSection,
+    LiveSection,
     PlanSection,
     ProtocolStep,
     SampleSection,
@@ -43,6 +44,7 @@ class ExperimentConfig(BaseSettings):
     protocol: tuple[ProtocolStep, ...] = ()
     watchdog: WatchdogSection = WatchdogSection()
     archive: ArchiveSection = ArchiveSection()
+    live: LiveSection = LiveSection()
     operator: str = ""
     base_directory: Path = Path()
     """Relative folders are below this one; default: the folder of the file."""

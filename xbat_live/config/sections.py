@@ -342,3 +342,16 @@ class ArchiveSection(_Section):
     uri: str | None = None
     """A running Tiled server, e.g. http://127.0.0.1:8000; left out: `xbat run` starts one in `directory`."""
     api_key: str | None = Field(None, repr=False)
+
+
+class LiveSection(_Section):
+    """The live page of a run."""
+
+    enabled: bool = True
+    """`xbat run` serves one."""
+    host: str = "127.0.0.1"
+    """Where it listens. Anything but loopback is for a reverse proxy that does TLS: docs/how-to/watch-live.md."""
+    port: int = Field(8750, ge=0, le=65535)
+    """HTTP port; when it is taken, or 0, a free one."""
+    origins: tuple[str, ...] = ()
+    """Where a reverse proxy serves it, e.g. ``https://beamline.example.org``."""

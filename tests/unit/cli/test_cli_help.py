@@ -20,6 +20,7 @@ VERBS = [
     "demo",
     "sim",
     "serve",
+    "watch",
     "run",
     "doctor",
     "config init",

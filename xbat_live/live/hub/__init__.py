@@ -1,0 +1,1 @@
+"""The live hub: a small web server between the acquisition and those who look."""
