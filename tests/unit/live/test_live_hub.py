@@ -7,7 +7,7 @@ import os
 import struct
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx
 import numpy as np
@@ -42,7 +42,8 @@ class Watcher:
         OPEN.append(self)
         self.socket = self._open.enter_context(connect(hub.url, compression=None, max_size=None, **kwargs))
         self.acknowledge = acknowledge
-        self.send(type="auth", token=hub.tokens.viewer if token is None else token)
+        with suppress(ConnectionClosed):  # an address that has to wait is not even heard
+            self.send(type="auth", token=hub.tokens.viewer if token is None else token)
         self.data, self.frames, self.others = [], [], []
 
     def close(self):
