@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xbat_live.archive import ArchiveWriter
 from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, JudgedFrame, RunProgress
 from xbat_live.callbacks.analysis import OPTICAL_KEYS
-from xbat_live.config import CameraSection, ExperimentConfig, OpticalSection
+from xbat_live.config import CameraSection, ExperimentConfig, OpticalSection, recorded_config
 from xbat_live.devices import (
     DevicePrefixes,
     Roi,
@@ -70,7 +70,8 @@ class Session:
         camera.prepare_frames(exposure_s=section.exposure_s, roi=None if section.roi is None else Roi(*section.roi))
         choose = self.guard.choose_spot
         assert choose is not None  # `open_session` gave it one
-        return make_plan(config, beamline, self.guard, self.analysis, choose, md=self.metadata)
+        metadata = {"config": recorded_config(config), **self.metadata}
+        return make_plan(config, beamline, self.guard, self.analysis, choose, md=metadata)
 
 
 @contextmanager

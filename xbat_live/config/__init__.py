@@ -18,6 +18,7 @@ from xbat_live.config.sections import (
     SampleSection,
     WatchdogSection,
 )
+from xbat_live.config.writing import recorded_config
 
 __all__ = [
     "ArchiveSection",
@@ -39,4 +40,5 @@ __all__ = [
     "WatchdogSection",
     "load_config",
     "make_config",
+    "recorded_config",
 ]

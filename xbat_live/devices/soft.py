@@ -98,6 +98,7 @@ class PointRecord(SoftRecord):
     """What an exposure is and what it cost."""
 
     index = Cpt(SoftSignal, value=0)
+    elapsed_s = Cpt(SoftSignal, value=_NAN, units="s")
     field = Cpt(SoftSignal, value="")
     spot = Cpt(SoftSignal, value=0)
     attempt = Cpt(SoftSignal, value=0)
@@ -109,6 +110,8 @@ class PointRecord(SoftRecord):
     sample_y_um = Cpt(SoftSignal, value=_NAN, units="um")
     open_time_s = Cpt(SoftSignal, value=_NAN, units="s")
     light_fraction = Cpt(SoftSignal, value=_NAN)
+    flux_reserved_ph_s = Cpt(SoftSignal, value=_NAN, units="ph/s")
+    flux_ph_s = Cpt(SoftSignal, value=_NAN, units="ph/s")
     dose_reserved_gy = Cpt(SoftSignal, value=_NAN, units="Gy")
     dose_delivered_gy = Cpt(SoftSignal, value=_NAN, units="Gy")
     dose_gy = Cpt(SoftSignal, value=_NAN, units="Gy")

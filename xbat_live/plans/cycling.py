@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,8 +33,13 @@ class Cycling:
         return 0 <= self.index < len(self.steps)
 
 
-def advance(cycling: Cycling, potentiostat: Potentiostat) -> MsgGenerator[str | None]:
+def advance(cycling: Cycling, potentiostat: Potentiostat, now_s: float) -> MsgGenerator[str | None]:
     """Start the next step when the present one has ended.
+
+    Parameters
+    ----------
+    now_s
+        Time of the point since the series began, s; durations of steps are counted by it.
 
     Returns
     -------
@@ -46,14 +50,14 @@ def advance(cycling: Cycling, potentiostat: Potentiostat) -> MsgGenerator[str | 
         return None  # a cell without a protocol is left as it is
     if cycling.running:
         timed = cycling.steps[cycling.index]
-        over = timed.duration_s is not None and time.monotonic() - cycling.started_s >= timed.duration_s
+        over = timed.duration_s is not None and now_s - cycling.started_s >= timed.duration_s
         if not over and (yield from bps.rd(potentiostat.status)) != "Done":
             return None
     cycling.index += 1
     if cycling.index >= len(cycling.steps):
         yield from bps.abs_set(potentiostat, PotentiostatStep("ocv"), wait=True)
         return "protocol finished, cell at open circuit"
-    cycling.started_s = time.monotonic()
+    cycling.started_s = now_s
     step = cycling.steps[cycling.index].step
     yield from bps.abs_set(potentiostat, step, wait=True)
     return f"potentiostat step {cycling.index + 1} of {len(cycling.steps)}: {step}"

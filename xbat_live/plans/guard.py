@@ -137,6 +137,7 @@ class DoseGuard:
             "lead_time_s": self.lead_time_s,
             "flux_headroom": self.flux_headroom,
             "flux_monitored": self.monitor is not None,
+            "timed_opening": self.beamline is not None and self.is_timed(self.beamline),
         }
 
     def is_timed(self, beamline: TxmBeamline) -> bool:

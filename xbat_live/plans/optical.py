@@ -205,13 +205,15 @@ class _Run:
         """Take one judged frame whenever the clock says so, and look after the cell in between."""
         start_s = time.monotonic()
         for index in range(clock.n_points):
-            due_s = start_s + index * clock.period_s
-            if clock.duration_s is not None and max(due_s, time.monotonic()) - start_s > clock.duration_s:
+            passed_s = time.monotonic() - start_s
+            elapsed_s = max(index * clock.period_s, passed_s)
+            if clock.duration_s is not None and elapsed_s > clock.duration_s:
                 self.outcome = "time is up"
                 return
             yield from bps.checkpoint()
-            yield from bps.sleep(max(due_s - time.monotonic(), 0.0))
-            if started := (yield from advance(self.cycling, self.beamline.potentiostat)):
+            yield from bps.sleep(elapsed_s - passed_s)
+            self.records.point.fill(elapsed_s=elapsed_s)
+            if started := (yield from advance(self.cycling, self.beamline.potentiostat, elapsed_s)):
                 yield from decide(self.series, "potentiostat", started)
             yield from self.measure(index)
             self.done = index + 1

@@ -66,27 +66,30 @@ def run_series(
     """
     beamline, guard, cycling = series.beamline, series.guard, Cycling(protocol)
 
-    def cycle_cell() -> MsgGenerator[None]:
-        if started := (yield from advance(cycling, beamline.potentiostat)):
+    def cycle_cell(now_s: float) -> MsgGenerator[None]:
+        if started := (yield from advance(cycling, beamline.potentiostat, now_s)):
             yield from decide(series, "potentiostat", started)
 
     def points() -> MsgGenerator[tuple[int, str]]:
+        nonlocal elapsed_s
         start_s = time.monotonic()
         for index in range(clock.n_points):
-            due_s = start_s + index * clock.period_s
-            if clock.duration_s is not None and max(due_s, time.monotonic()) - start_s > clock.duration_s:
+            # one time per point, kept in its Events: what depends on it is decided again the same way in a replay
+            passed_s = time.monotonic() - start_s
+            elapsed_s = max(index * clock.period_s, passed_s)
+            if clock.duration_s is not None and elapsed_s > clock.duration_s:
                 return index, "time is up"
             yield from bps.checkpoint()
-            yield from bps.sleep(max(due_s - time.monotonic(), 0.0))
-            series.records.point.fill(index=index, spot=series.spot)
-            yield from cycle_cell()
+            yield from bps.sleep(elapsed_s - passed_s)
+            series.records.point.fill(index=index, spot=series.spot, elapsed_s=elapsed_s)
+            yield from cycle_cell(elapsed_s)
             try:
                 yield from point(index)
             except NoFreshSpot as halt:
                 return index, str(halt)
         return clock.n_points, "completed"
 
-    ending = (0, "not started")
+    ending, elapsed_s = (0, "not started"), 0.0
 
     def counted() -> MsgGenerator[None]:
         nonlocal ending
@@ -121,7 +124,7 @@ def run_series(
         yield from decide(series, "start", title, threshold=guard.lowest_limit_gy)
         yield from take_darks(beamline, guard, series.records.point, n=n_darks)
         yield from bpp.contingency_wrapper(keep_transmission(counted(), guard, beamline), except_plan=tell_end)
-        yield from decide(series, "end", ending[1])
+        yield from decide(series, "end", ending[1], elapsed_s=elapsed_s)
         yield from save_spots(guard, series.records.spot)
 
     yield from inner()  # a run's wrapper returns the uid, not the plan's value

@@ -82,6 +82,8 @@ def expose(
         sample_y_um=request.y_um,
         open_time_s=delivery.open_time_s,
         light_fraction=delivery.light_fraction,
+        flux_reserved_ph_s=request.flux_ph_s,
+        flux_ph_s=settlement.flux_ph_s,
         dose_reserved_gy=delivery.reservation.peak_after_gy - delivery.reservation.peak_before_gy,
         dose_delivered_gy=settlement.delivered_gy,
         dose_gy=settlement.peak_total_gy,
@@ -157,6 +159,7 @@ def take_darks(beamline: TxmBeamline, guard: DoseGuard, point: PointRecord, *, n
         frame_type=_FRAME_TYPE[DARK],
         open_time_s=0.0,
         light_fraction=0.0,
+        flux_ph_s=0.0,
         dose_delivered_gy=0.0,
     )
     for _ in range(n):

@@ -15,9 +15,9 @@ from xbat_live.devices import AnalysisRecord, DecisionRecord, PointRecord
 @pytest.mark.parametrize("cls", [PointRecord, AnalysisRecord, DecisionRecord])
 def test_units_follow_the_names(cls):
     """The suffix of a name is its unit: a plot or a table needs no other source."""
-    suffixes = {"um": "um", "gy": "Gy", "s": "s", "px": "px", "deg": "deg", "ms": "ms", "min": "um/min"}
+    suffixes = {"um": "um", "gy": "Gy", "s": "s", "px": "px", "deg": "deg", "ms": "ms", "min": "um/min", "ph_s": "ph/s"}
     for key, described in cls(name="r").describe().items():
-        suffix = key.rsplit("_", 1)[-1]
+        suffix = "ph_s" if key.endswith("_ph_s") else key.rsplit("_", 1)[-1]
         if suffix in suffixes:
             assert described["units"] == suffixes[suffix], key
 
