@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -204,6 +205,9 @@ class FrameAnalysis(CallbackBase):
         self._flats: dict[float, RunningMean] = {}
         self._flat_light: dict[float, tuple[float, float]] = {}
         self._latest: Future[AnalysedFrame] | None = None
+        self._lock = threading.Lock()
+        self._flats_waiting = 0
+        self._new_flats: set[float] = set()
 
     def latest(self) -> Future[AnalysedFrame]:
         """Return the verdict to come for the primary Event emitted last.
@@ -251,6 +255,8 @@ class FrameAnalysis(CallbackBase):
         if stream == "dark":
             self._worker.submit(self._report, self._take_dark, address)
         elif stream == "flat":
+            with self._lock:
+                self._flats_waiting += 1
             self._worker.submit(self._report, self._take_flat, address, doc["data"])
         elif stream == "primary":
             self._latest = self._worker.submit(self._judge, address, doc)
@@ -278,6 +284,21 @@ class FrameAnalysis(CallbackBase):
             pipeline.set_dark(self._dark.mean)
 
     def _take_flat(self, address: FrameAddress, data: dict[str, Any]) -> None:
+        with self._lock:
+            self._flats_waiting -= 1
+            last = not self._flats_waiting
+        try:
+            self._add_flat(address, data)
+        finally:
+            if last:  # while more wait (a replay hands them over as fast as they are read) only their mean is kept
+                self._use_flats()
+
+    def _use_flats(self) -> None:
+        for energy_ev in self._new_flats:
+            self._pipelines[energy_ev].set_flat(self._flats[energy_ev].mean)
+        self._new_flats.clear()
+
+    def _add_flat(self, address: FrameAddress, data: dict[str, Any]) -> None:
         if (fraction := self._light_fraction(data)) < LEAST_LIGHT:
             logger.warning("a flat got %.0f %% of its light and is not used", 100 * fraction)
             return
@@ -292,7 +313,7 @@ class FrameAnalysis(CallbackBase):
             self._flats[energy_ev], self._flat_light[energy_ev] = RunningMean(FLATS_AVERAGED), light
         flat = self._flats[energy_ev]
         flat.add(frame)
-        pipeline.set_flat(flat.mean)
+        self._new_flats.add(energy_ev)
 
     def _light_fraction(self, data: dict[str, Any]) -> float:
         light = float(data.get(self.keys.light, 1.0))
@@ -314,6 +335,7 @@ class FrameAnalysis(CallbackBase):
         return self._pipelines[energy_ev]
 
     def _judge(self, address: FrameAddress, event: dict[str, Any]) -> AnalysedFrame:
+        self._use_flats()
         data = event["data"]
         frame = self._read(address)
         energy_ev = self._energy(data)

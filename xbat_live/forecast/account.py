@@ -33,7 +33,14 @@ Place = tuple[float, float]
 
 
 @contextmanager
-def scratch_ledger(file: Path | None, *, wall: Callable[[], float], monotonic: Callable[[], float]) -> Iterator[Ledger]:
+def scratch_ledger(
+    file: Path | None,
+    *,
+    wall: Callable[[], float],
+    monotonic: Callable[[], float],
+    before: int | None = None,
+    boot_id: str | None = None,
+) -> Iterator[Ledger]:
     """Open a copy of a ledger that is thrown away afterwards; the file itself is only read.
 
     Parameters
@@ -42,6 +49,10 @@ def scratch_ledger(file: Path | None, *, wall: Callable[[], float], monotonic: C
         The sample's ledger, which another process may be writing; None, or a file that does not exist: an empty one.
     wall, monotonic
         Clocks of the copy, s.
+    before
+        Leave out this record and all after it; None: none.
+    boot_id
+        Within which `monotonic` is comparable; None: the present one.
 
     Raises
     ------
@@ -58,8 +69,24 @@ def scratch_ledger(file: Path | None, *, wall: Callable[[], float], monotonic: C
             ):  # Ledger: checks what the file is
                 with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as source:
                     source.backup(target)
-        with Ledger(copy, wall=wall, monotonic=monotonic) as ledger:
+                if before is not None:
+                    _cut(target, before)
+        with Ledger(copy, wall=wall, monotonic=monotonic, boot_id=boot_id) as ledger:
             yield ledger
+
+
+def _cut(copy: sqlite3.Connection, first: int) -> None:
+    """Take the records from `first` on out of a copy, which is append-only as the original is."""
+    triggers = copy.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    tables = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for name, _ in triggers:
+        copy.execute(f"DROP TRIGGER {name}")
+    for table in tables & {"records", "snapshots"}:
+        copy.execute(f"DELETE FROM {table} WHERE seq >= ?", (first,))
+    copy.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'records'", (first - 1,))
+    for _, statement in triggers:
+        copy.execute(statement)
+    copy.commit()
 
 
 @dataclass(frozen=True)
