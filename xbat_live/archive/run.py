@@ -289,7 +289,15 @@ def open_run(client: Any, which: str | int = "last") -> Run:
 
 
 def _latest(client: Any) -> Any:
-    """Return the run that began last. The newest entry need not be one: analyses stand beside the runs, and a repair inserts old runs."""
+    """Return the run that began last and is a measurement.
+
+    The newest entry need not be one: analyses stand beside the runs, a repair inserts old runs, and replays are runs that say
+    ``analysis_of``.
+    """
     from tiled.queries import SpecsQuery
 
-    return client.search(SpecsQuery(["BlueskyRun"])).sort(("start.time", -1)).values().first()
+    runs = client.search(SpecsQuery(["BlueskyRun"])).sort(("start.time", -1)).values()
+    for run in runs:
+        if not run.metadata.get("start", {}).get("analysis_of"):
+            return run
+    raise IndexError("no run that is a measurement")

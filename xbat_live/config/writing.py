@@ -43,9 +43,10 @@ def _value(value: Any, annotation: Any) -> Any:
     if isinstance(value, tuple | list):
         kinds = _item_annotations(annotation, len(value))
         return [_value(item, kind) for item, kind in zip(value, kinds, strict=True)]
-    if isinstance(value, Path):
-        return str(value)
-    unit = next(_units(annotation), None)
+    return str(value) if isinstance(value, Path) else _quantity(value, next(_units(annotation), None))
+
+
+def _quantity(value: Any, unit: str | None) -> Any:
     if unit is None or isinstance(value, bool | str):
         return value
     if value == 0:

@@ -65,6 +65,7 @@ def run_series(
         Frames with the shutter closed, taken first.
     """
     beamline, guard, cycling = series.beamline, series.guard, Cycling(protocol)
+    ending, elapsed_s = (0, "not started"), 0.0
 
     def cycle_cell(now_s: float) -> MsgGenerator[None]:
         if started := (yield from advance(cycling, beamline.potentiostat, now_s)):
@@ -88,8 +89,6 @@ def run_series(
             except NoFreshSpot as halt:
                 return index, str(halt)
         return clock.n_points, "completed"
-
-    ending, elapsed_s = (0, "not started"), 0.0
 
     def counted() -> MsgGenerator[None]:
         nonlocal ending

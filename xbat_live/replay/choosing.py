@@ -169,9 +169,7 @@ class Chooser:
                 fitting, what = found, words
                 break
         now = wanted.point
-        exposure = min(
-            fitting, key=lambda e: (0 if now is None else abs(e.point - now), abs(e.number - at), e.number)
-        )
+        exposure = min(fitting, key=lambda e: (0 if now is None else abs(e.point - now), abs(e.number - at), e.number))
         return Served(exposure, STAND_IN, why=f"never recorded: {what} (frame {exposure.seq_num}{energy})")
 
 

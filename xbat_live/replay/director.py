@@ -11,13 +11,12 @@ from xbat_live.dose.flux_history import FluxMean
 from xbat_live.replay.choosing import RECORDED, STAND_IN, Chooser, Served, Wanted
 from xbat_live.replay.recording import STREAMS, Decision, Exposure, Recording, ReplayError
 
-
 _LOOK_AHEAD = 8  # exposures
 _SAME_UM = 1e-3
 _STEPS = ("potentiostat", "phase")
 
 
-class RecordingOver(ReplayError):
+class RecordingOver(ReplayError):  # noqa: N818 - no error
     """The plan goes on after the last time point that was recorded."""
 
 
@@ -144,6 +143,8 @@ class Director:
 
     def _instead(self, wanted: Wanted) -> Exposure | None:
         """Return the last recorded exposure of the same time point and field: as far the recording is when that was made elsewhere."""
+        if wanted.point is None or wanted.field is None:
+            return None
         return self._last_of.get((wanted.point, wanted.field))
 
     def _index(self, exposure: Exposure) -> int:

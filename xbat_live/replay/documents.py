@@ -61,7 +61,9 @@ def replay_documents(
         timed_shutter=bool(recording.start.get("dose", {}).get("timed_opening", True)),
     )
     with ExitStack() as stack:
-        ledger, notes = stack.enter_context(ledger_at_start(recording, wall=director.wall_s, monotonic=director.account_s))
+        ledger, notes = stack.enter_context(
+            ledger_at_start(recording, wall=director.wall_s, monotonic=director.account_s)
+        )
         analysis = make_analysis(config)
         stack.callback(analysis.close)
         walk.begin(director, _Judge(director, analysis, walk, progress))
@@ -136,7 +138,7 @@ class _RecordedClock(VirtualClock):
         self._director = director
 
     @property
-    def now_s(self) -> float:  # type: ignore[override]
+    def now_s(self) -> float:
         return self._director.now_s()
 
     @now_s.setter
@@ -224,6 +226,8 @@ class _RecordedCamera(Camera):
         self.cam.detector_state.value = "Acquire"
         if served.exposure.stream != "primary":
             walk.judge.take_reference(served.exposure)
+        else:
+            walk.judge.hand_over()
         return FINISHED
 
 
@@ -290,6 +294,7 @@ class _Judge:
         for name, uid in self._streams.items():
             analysis.descriptor({"uid": uid, "name": name})
         self._datums = 0
+        self._references: list[Exposure] = []
         self.records: list[dict[str, Any]] = []
         self._of_frames = director.recording.frames
 
@@ -302,8 +307,14 @@ class _Judge:
         return self._analysis.feedback_ok
 
     def take_reference(self, exposure: Exposure) -> None:
-        """Hand a flat or a dark to the analysis."""
-        self._analysis.event(self._event(exposure, {}))
+        """Keep a flat or a dark for the analysis: it gets all of them at once, and works their mean out once."""
+        self._references.append(exposure)
+
+    def hand_over(self) -> None:
+        """Hand the references to the analysis, which looks at them while the plan goes on."""
+        for exposure in self._references:
+            self._analysis.event(self._event(exposure, {}))
+        self._references.clear()
 
     def latest(self) -> Future[AnalysedFrame]:
         """Judge the frame that was served last and return its verdict."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Exposure:
     light_fraction: float = 1.0
     flux_reserved_ph_s: float = NAN
     flux_ph_s: float = NAN
-    data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Decision:
     frame: int
     after: int
     spot: int = 0
-    inputs: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
     threshold: float = NAN
     time_s: float = NAN
     fidelity: str = "recorded"
@@ -134,11 +135,11 @@ class Recording:
         What is not as it should be, for people.
     """
 
-    start: dict[str, Any] = field(repr=False)
-    stop: dict[str, Any] = field(repr=False)
-    exposures: tuple[Exposure, ...] = field(repr=False)
-    decisions: tuple[Decision, ...] = field(repr=False)
-    verdicts: dict[int, str] = field(default_factory=dict, repr=False)
+    start: dict[str, Any] = dataclasses.field(repr=False)
+    stop: dict[str, Any] = dataclasses.field(repr=False)
+    exposures: tuple[Exposure, ...] = dataclasses.field(repr=False)
+    decisions: tuple[Decision, ...] = dataclasses.field(repr=False)
+    verdicts: dict[int, str] = dataclasses.field(default_factory=dict, repr=False)
     source: str = ""
     notes: tuple[str, ...] = ()
 

@@ -40,7 +40,9 @@ def load_run(
     ArchiveError
         There is no such run.
     """
-    run = _find(client, which)
+    from xbat_live.archive import open_run
+
+    run = open_run(client, which).client
     start, stop = dict(run.metadata["start"]), dict(run.metadata.get("stop") or {})
     uid = start["uid"]
     if start.get("analysis_of"):
@@ -79,19 +81,6 @@ def load_run(
         source=f"run {uid[:8]} of {client.uri}",
         notes=tuple(notes),
     )
-
-
-def _find(client: Any, which: str) -> Any:
-    from xbat_live.archive import ArchiveError, open_run
-
-    if which != "last":
-        return open_run(client, which).client
-    from tiled.queries import SpecsQuery
-
-    for run in reversed(client.search(SpecsQuery(["BlueskyRun"])).values()):
-        if not run.metadata.get("start", {}).get("analysis_of"):
-            return run
-    raise ArchiveError(f"the archive at {client.uri} has no runs yet")
 
 
 def _table(run: Any, stream: str) -> pd.DataFrame:
@@ -195,7 +184,9 @@ def _here(
     """Return the exposures with their frames in files of this machine."""
     from dataclasses import replace
 
-    missing = {e.frame.file for e in exposures if not (e.frame.dataset and e.frame.index >= 0 and e.frame.file.is_file())}
+    missing = {
+        e.frame.file for e in exposures if not (e.frame.dataset and e.frame.index >= 0 and e.frame.file.is_file())
+    }
     if not missing:
         return exposures
     import h5py
@@ -216,9 +207,17 @@ def _here(
                     f"frame {exposure.seq_num} of {exposure.stream} can be read neither here ({where or 'no file named'}) nor "
                     f"through the archive: {error}; bring the file back, or name its folder with --frames"
                 ) from error
-            dataset = store.require_dataset(
-                exposure.stream, (0, *frame.shape), frame.dtype, maxshape=(None, *frame.shape), chunks=(1, *frame.shape)
-            ) if exposure.stream not in store else store[exposure.stream]
+            dataset = (
+                store.require_dataset(
+                    exposure.stream,
+                    (0, *frame.shape),
+                    frame.dtype,
+                    maxshape=(None, *frame.shape),
+                    chunks=(1, *frame.shape),
+                )
+                if exposure.stream not in store
+                else store[exposure.stream]
+            )
             dataset.resize(len(dataset) + 1, axis=0)
             dataset[-1] = frame
             found.append(replace(exposure, frame=FramePlace(file, exposure.stream, len(dataset) - 1)))

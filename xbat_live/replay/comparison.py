@@ -195,7 +195,11 @@ def _at(decision: Decision, *, bare: bool = False) -> str:
 
 def _when(decision: Decision) -> str:
     made_up = "" if decision.fidelity == RECORDED else f", on {decision.fidelity} pictures"
-    return f"the run did not{made_up}" if decision.action not in _REFUSALS else f"it would have done so {_at(decision)}{made_up}"
+    return (
+        f"the run did not{made_up}"
+        if decision.action not in _REFUSALS
+        else f"it would have done so {_at(decision)}{made_up}"
+    )
 
 
 def _plain(decision: Decision | None) -> dict[str, Any] | None:

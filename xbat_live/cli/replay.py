@@ -1,0 +1,151 @@
+"""``xbat replay``: decide a past run again, on its documents or against simulated IOCs that play it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xbat_live.cli.config import parse_changes
+from xbat_live.cli.errors import EXIT_CONFIG, exit_on_error
+
+if TYPE_CHECKING:
+    from xbat_live.config import ExperimentConfig
+    from xbat_live.replay import Outcome, Recording
+
+EXIT_DIFFERS = 1
+DEMOS = Path("xbat-demo")
+
+
+def replay(  # noqa: PLR0917 - options of a command
+    run: Annotated[
+        str,
+        typer.Argument(
+            help='Uid of the run, its first characters, scan number, or "last"; or a file or folder of frames.'
+        ),
+    ] = "last",
+    documents: Annotated[
+        bool,
+        typer.Option(
+            "--documents/--iocs",
+            help="Decide again on the recorded documents, at once; or run the plan again against simulated IOCs that play the run.",
+        ),
+    ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help='KEY=VALUE: another parameter than the run had, e.g. "dose.limit=2 MGy".'),
+    ] = None,
+    speed: Annotated[
+        float,
+        typer.Option(help="Of the IOCs' clock: 1 is the run's own pace, 0 as fast as it goes.", min=0, max=1e6),
+    ] = 0.0,
+    archive: Annotated[Path | None, typer.Option(help="Folder of the archive; its server is started.")] = None,
+    uri: Annotated[str | None, typer.Option(help="Address of a running archive.")] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="Experiment file, for a run that does not hold its configuration.")
+    ] = None,
+    store: Annotated[
+        bool,
+        typer.Option("--store/--no-store", help="--documents: write the result into the archive, linked to the run."),
+    ] = True,
+    out: Annotated[Path | None, typer.Option(help="Write the report as JSON into this file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
+) -> None:
+    """Decide a past run again and compare every decision with the recorded one: same, different, new, missing.
+
+    With --iocs (the default) simulated IOCs play the run's frames, positions, flux, ring and potentiostat, and its plan runs again
+    against them. With --documents the recorded documents go through the same analysis, dose account and plan, without IOCs, some
+    hundred times faster. Both take parameters by --set. The sample's real ledger is only read.
+
+    Exit codes: 0 every decision is the recorded one, 1 some are not, 2 the run cannot be replayed or an option is wrong.
+
+    Examples:  xbat replay last    |    xbat replay 99e47888 --documents --set "dose.limit=2 MGy"    |    xbat replay recorded/ --documents
+    """
+    with exit_on_error(), _replay_errors(), ExitStack() as stack:
+        from xbat_live.replay import compare, replay_config, replay_documents, show
+
+        if out is not None and out.exists() and not force:
+            raise typer.BadParameter(f"{out} exists; --force overwrites it")
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xbat-replay-")))
+        wanted = parse_changes(changes)
+        recording, client = _load(run, archive, uri, scratch)
+        config = replay_config(recording, wanted, file=config_file)
+        begin_s = time.monotonic()
+        if documents:
+            outcome = replay_documents(recording, config, progress=_progress)
+        else:
+            outcome = _with_iocs(recording, config, scratch, speed)
+        took_s = time.monotonic() - begin_s
+        comparison = compare(recording, outcome)
+        report = show.as_dict(recording, outcome, comparison, took_s=took_s) | {"changes": wanted}
+        if documents and store and client is not None:
+            from xbat_live.replay.linked import store_replay
+
+            report["stored"] = store_replay(client, recording, config, wanted, outcome, comparison)
+        text = json.dumps(report, indent=1, default=str)
+        if out is not None:
+            out.write_text(text + "\n")
+        if as_json:
+            typer.echo(text)
+        else:
+            for line in show.lines(recording, outcome, comparison, took_s=took_s):
+                typer.echo(line)
+            if "stored" in report:
+                typer.echo(f"in the archive: run {report['stored'][:8]}, analysis of {recording.uid[:8]}")
+    raise typer.Exit(0 if comparison.agrees else EXIT_DIFFERS)
+
+
+def _with_iocs(recording: Recording, config: ExperimentConfig, scratch: Path, speed: float) -> Outcome:
+    raise NotImplementedError
+
+
+def _load(run: str, archive: Path | None, uri: str | None, scratch: Path) -> tuple[Recording, Any]:
+    """Return the recording, and the client of the archive it is from; None for files."""
+    from xbat_live.archive import open_archive
+    from xbat_live.replay import load_run
+
+    folder = archive if archive is not None or uri is not None else _nearest_archive()
+    if folder is not None:
+        _say(f"archive {folder}")
+    client = open_archive(folder=folder) if folder is not None else open_archive(uri=uri)
+    return load_run(client, run, scratch=scratch, progress=_told), client
+
+
+def _nearest_archive() -> Path | None:
+    """Return the archive in this folder, else that of the last demo; None: the one of the Tiled profile is meant."""
+    candidates = [Path("archive"), *sorted(DEMOS.glob("*/archive"), reverse=True)]
+    return next((folder for folder in candidates if (folder / "catalog.db").is_file()), None)
+
+
+@contextmanager
+def _replay_errors() -> Iterator[None]:
+    from xbat_live.replay import ReplayError
+
+    try:
+        yield
+    except ReplayError as error:
+        typer.echo(f"xbat: {error}", err=True)
+        raise typer.Exit(EXIT_CONFIG) from None
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _told(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"\r\033[K{what}  {done}/{total}" + ("\n" if done == total else ""), err=True, nl=False)
+    elif done == total or done % 100 == 0:
+        _say(f"{what}  {done}/{total}")
+
+
+def _progress(done: int, total: int) -> None:
+    _told("frames replayed", done, total)

@@ -1,0 +1,48 @@
+"""The configuration a replay runs with: that of the recorded run, with changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from xbat_live.config import ExperimentConfig, load_config, make_config
+from xbat_live.replay.recording import Recording, ReplayError
+
+
+def replay_config(recording: Recording, changes: dict[str, Any], *, file: Path | None = None) -> ExperimentConfig:
+    """Return the configuration for a replay.
+
+    Parameters
+    ----------
+    changes
+        Values by dotted key, as for ``--set``.
+    file
+        An experiment file in place of the run's own configuration.
+
+    Raises
+    ------
+    ReplayError
+        The run holds no configuration and no file was given, or its plan cannot be run again.
+    ConfigError
+        A wrong key or value.
+    """
+    about = f"run {recording.uid[:8]}"
+    if file is not None:
+        config = load_config(file, changes)
+    else:
+        content = recording.start.get("config")
+        if not isinstance(content, dict):
+            raise ReplayError(
+                f"{about} ({recording.start.get('plan_name', 'unknown plan')}) holds no configuration (it was not run by `xbat run`, "
+                "or by an older version); name its experiment file: --config FILE"
+            )
+        config = make_config(content, source=f"{about}, with --set", overrides=changes)
+    if config.uses_microscope:
+        raise ReplayError(f"{about} was taken with the microscope ({config.plan.name}): there is no beam to replay")
+    known = recording.start.get("plan_name")
+    if file is None and known != config.plan.name and "plan.name" not in changes:
+        raise ReplayError(
+            f"{about} ran the plan {known!r}, its configuration says {config.plan.name!r}: it was started by own code; "
+            'replay it with the plan of your choice: --set "plan.name=..."'
+        )
+    return config
