@@ -40,6 +40,8 @@ from xbat_live.plans import (
     DoseGuard,
     FluxCalibration,
     SeriesSummary,
+    Steering,
+    steering_wrapper,
 )
 
 logger = logging.getLogger(__name__)
@@ -56,12 +58,13 @@ class Session:
     guard: DoseGuard
     analysis: FrameAnalysis
     run_engine: RunEngine
+    steering: Steering
     archive: ArchiveWriter | None
     metadata: dict[str, Any] = field(default_factory=dict)
     """More for the start document."""
 
     def plan(self) -> MsgGenerator[SeriesSummary]:
-        """Return the configured plan, with the camera told what frames to take."""
+        """Return the configured plan, which `steering` steers, with the camera told what frames to take."""
         config, beamline = self.config, self.beamline
         section, camera = (
             (config.optical, beamline.optical) if config.uses_microscope else (config.camera, beamline.camera)
@@ -71,7 +74,8 @@ class Session:
         choose = self.guard.choose_spot
         assert choose is not None  # `open_session` gave it one
         metadata = {"config": recorded_config(config), **self.metadata}
-        return make_plan(config, beamline, self.guard, self.analysis, choose, md=metadata)
+        plan = make_plan(config, beamline, self.guard, self.analysis, choose, md=metadata)
+        return steering_wrapper(plan, self.steering)
 
 
 @contextmanager
@@ -138,7 +142,12 @@ def open_session(
             run_engine.subscribe(feed)
             attach(feed, config, beamline, account, monitor=monitor, archive=archive, stack=stack)
         stack.callback(beamline.shutter.close_now)
-        yield Session(config, beamline, guard, analysis, run_engine, archive)
+        steering = Steering(
+            hold_beam=beamline.shutter.pause,
+            release_beam=beamline.shutter.resume,
+            abort=lambda reason: run_engine.abort(reason=reason),
+        )
+        yield Session(config, beamline, guard, analysis, run_engine, steering, archive)
 
 
 def make_analysis(config: ExperimentConfig, *, show: Callable[[JudgedFrame], object] | None = None) -> FrameAnalysis:

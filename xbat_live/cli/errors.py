@@ -10,6 +10,7 @@ import typer
 from xbat_live.config import ConfigError
 
 EXIT_RUN_FAILED, EXIT_CONFIG, EXIT_BEAMLINE, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_REFUSED, EXIT_USAGE, EXIT_NO_RUN = 1, 2, 3
 
 
 @contextmanager

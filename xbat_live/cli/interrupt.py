@@ -28,7 +28,12 @@ class Interrupted(Exception):  # noqa: N818 - not an error of anybody
 
 
 def run_interruptibly(
-    run_engine: RunEngine, plan: MsgGenerator, close_shutter: Callable[[], object], tell: Callable[[str], None]
+    run_engine: RunEngine,
+    plan: MsgGenerator,
+    close_shutter: Callable[[], object],
+    tell: Callable[[str], None],
+    *,
+    ended_by: Callable[[], str] = str,
 ) -> Any:
     """Run `plan` in the main thread and return its value, with SIGINT and SIGTERM ending it safely.
 
@@ -38,11 +43,13 @@ def run_interruptibly(
         Closes the shutter without waiting; called from another thread at the first signal, before anything else.
     tell
         Prints a line for the operator.
+    ended_by
+        Tells afterwards whether an operator has steered the run to its end: ``stop``, ``abort``, or empty.
 
     Raises
     ------
     Interrupted
-        After a signal, when the run is closed.
+        After a signal, or a steered end, when the run is closed.
     """
     signals = 0
 
@@ -57,10 +64,13 @@ def run_interruptibly(
 
     previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return run_engine(plan).plan_result
+        result = run_engine(plan)
+        if result.plan_result is run_engine.NO_PLAN_RETURN and ended_by():
+            raise Interrupted("stopped")
+        return result.plan_result
     except RunEngineInterrupted:
         _end(run_engine, abort=signals > 1)
-        raise Interrupted("abort" if signals > 1 else "stopped") from None
+        raise Interrupted("abort" if signals > 1 or ended_by() == "abort" else "stopped") from None
     finally:
         for number, old in previous.items():
             signal.signal(number, old)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xbat_live import __version__
-from xbat_live.cli import analyse, archive, config, demo, doctor, dose, guard, log, plan, run, serve, sim, watch
+from xbat_live.cli import analyse, archive, config, demo, doctor, dose, guard, log, plan, run, serve, sim, steer, watch
 
 app = typer.Typer(
     name="xbat",
@@ -43,6 +43,15 @@ app.command()(plan.plan)
 app.command()(run.run)
 app.command()(watch.watch)
 app.command()(guard.guard)
+app.command()(steer.status)
+app.command()(steer.pause)
+app.command()(steer.resume)
+app.command()(steer.relocate)
+app.command(name="skip-spot")(steer.skip_spot)
+app.command()(steer.limit)
+app.command()(steer.note)
+app.command()(steer.stop)
+app.command()(steer.abort)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(dose.app, name="dose")

@@ -124,6 +124,7 @@ def acquire(
     from xbat_live import preflight
     from xbat_live.callbacks import RunProgress
     from xbat_live.cli.interrupt import run_interruptibly
+    from xbat_live.cli.steered import steered
     from xbat_live.session import open_session
 
     log.to_file(config.path(LOG_FILE))
@@ -136,9 +137,13 @@ def acquire(
         tell_guard(guard, display)
         try:
             # bluesky prints of pausing on standard output, which is the result's
-            with display, redirect_stdout(sys.stderr):
+            with display, steered(session, progress), redirect_stdout(sys.stderr):
                 summary = run_interruptibly(
-                    session.run_engine, session.plan(), session.beamline.shutter.pause, display.say
+                    session.run_engine,
+                    session.plan(),
+                    session.beamline.shutter.pause,
+                    display.say,
+                    ended_by=lambda: session.steering.ended_by,
                 )
         except Exception as failure:  # whatever ended the plan is told to the operator
             # a failed status says which device; what went wrong is its cause

@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from xbat_live.devices.microscope import OpticalCamera
     from xbat_live.devices.monochromator import Monochromator
     from xbat_live.devices.potentiostat import Potentiostat, PotentiostatError, PotentiostatStep
-    from xbat_live.devices.shutter import FastShutter, OpenFor, ShutterError
+    from xbat_live.devices.shutter import FastShutter, OpenFor, ShutterError, ShutterHeld
     from xbat_live.devices.soft import (
         AnalysisRecord,
         DecisionRecord,
         DoseRecord,
+        OperatorRecord,
         PointRecord,
         SoftRecord,
         SoftSignal,
@@ -67,11 +68,12 @@ _HOME = {
     "microscope": ("OpticalCamera",),
     "monochromator": ("Monochromator",),
     "potentiostat": ("Potentiostat", "PotentiostatError", "PotentiostatStep"),
-    "shutter": ("FastShutter", "OpenFor", "ShutterError"),
+    "shutter": ("FastShutter", "OpenFor", "ShutterError", "ShutterHeld"),
     "soft": (
         "AnalysisRecord",
         "DecisionRecord",
         "DoseRecord",
+        "OperatorRecord",
         "PointRecord",
         "SoftRecord",
         "SoftSignal",
@@ -94,6 +96,7 @@ __all__ = [
     "DevicePrefixes",
     "DoseMonitor",
     "DoseRecord",
+    "OperatorRecord",
     "FastShutter",
     "FrameAddress",
     "FrameBurst",
@@ -111,6 +114,7 @@ __all__ = [
     "Roi",
     "SafeSingleTrigger",
     "ShutterError",
+    "ShutterHeld",
     "SoftRecord",
     "SoftSignal",
     "SpotRecord",

@@ -26,6 +26,10 @@ class ShutterError(RuntimeError):
     """The shutter did not confirm a command, or must not open now."""
 
 
+class ShutterHeld(ShutterError):  # noqa: N818
+    """The shutter is held closed since a pause; it was not told to open."""
+
+
 @dataclass(frozen=True)
 class OpenFor:
     """A timed opening, as a value for `FastShutter.set`: ``bps.abs_set(shutter, OpenFor(0.048), group=...)``.
@@ -122,7 +126,7 @@ class FastShutter(UnitsMixin, Device):
         ------
         ValueError
             Any other value.
-        ShutterError
+        ShutterHeld
             It is to open while it is `held`.
         """
         if isinstance(value, OpenFor):
@@ -207,7 +211,7 @@ class FastShutter(UnitsMixin, Device):
     def _check_not_held(self, finish: _Once) -> None:
         if self._held:
             remedy = f"resume the plan, or end it and start anew (or call {self.name}.resume())"
-            error = ShutterError(f"{self.name} is held closed since a pause; {remedy}")
+            error = ShutterHeld(f"{self.name} is held closed since a pause; {remedy}")
             finish(error)
             raise error
 

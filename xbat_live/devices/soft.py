@@ -164,6 +164,20 @@ class DecisionRecord(SoftRecord):
     code_version = Cpt(SoftSignal, value="")
 
 
+class OperatorRecord(SoftRecord):
+    """One command of an operator and what became of it, or a change of the run's state (``command`` is ``state`` then)."""
+
+    command = Cpt(SoftSignal, value="")
+    arguments = Cpt(SoftSignal, value="{}")
+    who = Cpt(SoftSignal, value="")
+    via = Cpt(SoftSignal, value="")
+    ok = Cpt(SoftSignal, value=0)
+    message = Cpt(SoftSignal, value="")
+    state = Cpt(SoftSignal, value="")
+    request_id = Cpt(SoftSignal, value="")
+    received_s = Cpt(SoftSignal, value=_NAN, units="s")
+
+
 class DoseRecord(SoftRecord):
     """What the dose account says where the beam is now: readable in any plan, kept up to date by the dose guard.
 

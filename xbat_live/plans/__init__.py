@@ -21,6 +21,8 @@ from xbat_live.plans.series import (
     measure_spot,
     relocate,
 )
+from xbat_live.plans.steering import Order, Phase, Steering, SteeringRefused
+from xbat_live.plans.steering_wrapper import steering_wrapper
 from xbat_live.plans.strategies import graded_exposure, move_every_scan
 from xbat_live.plans.stubs import Target, expose, move_to_spot, take_darks, take_flats
 from xbat_live.plans.wrapper import dose_guard_wrapper
@@ -42,9 +44,13 @@ __all__ = [
     "LiveAnalysis",
     "NeedsBeam",
     "NoFreshSpot",
+    "Order",
+    "Phase",
     "Series",
     "SeriesSummary",
     "SpotChooser",
+    "Steering",
+    "SteeringRefused",
     "Target",
     "TimedStep",
     "attenuated",
@@ -65,6 +71,7 @@ __all__ = [
     "operando_txm_series",
     "optical_series",
     "relocate",
+    "steering_wrapper",
     "take_darks",
     "take_flats",
     "xanes_series",

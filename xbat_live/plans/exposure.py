@@ -22,9 +22,10 @@ from xbat_live.plans.detectors import (
     set_acquire_time,
     state_of,
 )
-from xbat_live.plans.guard import DoseGuard, close_shutter
+from xbat_live.plans.guard import HELD, DoseGuard, close_shutter, open_shutter
 from xbat_live.plans.messages import put, read, sleep, wait
 from xbat_live.plans.policies import Remedies, granted
+from xbat_live.plans.steering import hold_point
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ def guarded_exposure(
     left the state ``Acquire``.
 
     The section is not rewindable: a pause closes the shutter, and after a resume the exposure is not repeated behind the
-    ledger's back; the frame comes out underexposed, which `Delivery.interrupted` tells.
+    ledger's back; the frame comes out underexposed, which `Delivery.interrupted` tells. A steered plan that is paused waits here,
+    before the dose is reserved (see `steering_wrapper`).
 
     Parameters
     ----------
@@ -109,6 +111,7 @@ def guarded_exposure(
     ShutterError
         When the shutter did not open, or did not confirm.
     """
+    yield from hold_point()
     exposure = _Exposure(beamline, guard, exposure_s, tuple(triggers) or (Msg("trigger", beamline.camera),))
     timed = yield from exposure.prepare()
     margin_s = guard.timed_margin_s if timed else guard.open_time_margin_s
@@ -237,9 +240,11 @@ class _Exposure:
         if (yield from self._started()) and self._interruptions == self.interruptions:
             self.since_s = time.monotonic()
             self.opened = True
-            opening = yield from put(self.beamline.shutter, OpenFor(self.exposure_s), group=self.group)
-            yield from self._until(lambda: opening is None or opening.done)
-            yield from self._check_inside()
+            opening = yield from open_shutter(self.beamline, OpenFor(self.exposure_s), group=self.group)
+            self.opened = opening != HELD
+            if self.opened:
+                yield from self._until(lambda: opening is None or opening.done)
+                yield from self._check_inside()
             self.closed = True
         yield from self._until(lambda: self._done)
 
@@ -291,8 +296,8 @@ class _Exposure:
 
     def _plain(self) -> MsgGenerator[None]:
         self.since_s = time.monotonic()
-        yield from put(self.beamline.shutter, "Open")
-        self.opened = self._interruptions == self.interruptions
+        opening = yield from open_shutter(self.beamline)
+        self.opened = opening != HELD and self._interruptions == self.interruptions
         yield from self._trigger_all()
         self.enough_s = time.monotonic() + self.least_s
         yield from self._until(lambda: self._done, early=True)

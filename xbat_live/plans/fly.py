@@ -16,10 +16,11 @@ from xbat_live.devices import TxmBeamline
 from xbat_live.dose import DoseRefused, ExposureRequest, Settlement
 from xbat_live.plans._blocking import call_in
 from xbat_live.plans.exposure import ExposureFailed, set_watchdog
-from xbat_live.plans.guard import DoseGuard, close_shutter
-from xbat_live.plans.messages import put, sleep, wait
+from xbat_live.plans.guard import HELD, DoseGuard, close_shutter, open_shutter
+from xbat_live.plans.messages import sleep, wait
 from xbat_live.plans.policies import Remedies, granted
 from xbat_live.plans.protocols import Divisible, NeedsBeam
+from xbat_live.plans.steering import hold_point
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class _Flight:
         def ask() -> MsgGenerator[ExposureRequest]:
             return (yield from self._request(needed_s))
 
+        yield from hold_point()
         reservation = yield from granted(self.guard, self.beamline, ask, self.remedies)
         settlement = yield from self._fly(reservation)
         if settlement.open_time_s < _WHOLE * needed_s:
@@ -104,6 +106,7 @@ class _Flight:
         """Fly in as few pieces as the limits allow."""
         left, repeats = flyer.n_frames, 0
         while left:
+            yield from hold_point()
             asked = left
 
             def ask(most: int = left) -> MsgGenerator[ExposureRequest]:
@@ -177,8 +180,8 @@ class _Flight:
             nonlocal opened
             interruptions = self._interruptions
             yield from set_watchdog(beamline, reservation.request.open_time_s)
-            yield from put(beamline.shutter, "Open")
-            opened = self._interruptions == interruptions
+            opening = yield from open_shutter(beamline)
+            opened = opening != HELD and self._interruptions == interruptions
             group = short_uid(GROUP)
             started = []
             for msg in self.kickoffs:

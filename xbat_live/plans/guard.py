@@ -12,7 +12,7 @@ from typing import Any
 
 from bluesky.utils import MsgGenerator
 
-from xbat_live.devices import DoseRecord, TxmBeamline
+from xbat_live.devices import DoseRecord, ShutterHeld, TxmBeamline
 from xbat_live.dose import DoseAccount, DoseRefused, ExposureRequest, Reservation, Settlement
 from xbat_live.dose.flux_history import PLAUSIBLE, FluxCalibration
 from xbat_live.dose.openings import count_open_time
@@ -25,6 +25,7 @@ from xbat_live.plans.protocols import FluxMonitor, SpotChooser
 logger = logging.getLogger(__name__)
 
 POLICIES = ("halt", "relocate", "rest", "attenuate")
+HELD = "held"
 _NOISE_S = 1e-4  # of the shutter's counter
 
 
@@ -302,11 +303,28 @@ def close_shutter(beamline: TxmBeamline) -> MsgGenerator[None]:
     yield from put(beamline.shutter, "Closed")
 
 
+def open_shutter(beamline: TxmBeamline, value: Any = "Open", *, group: str | None = None) -> MsgGenerator[Any]:
+    """Plan stub: open the shutter, unless it is held closed since a pause; return the status of the opening.
+
+    Returns
+    -------
+    Any
+        `HELD` when the shutter was not told to open: a pause came between the plan's last look and the opening.
+    """
+    try:
+        return (yield from put(beamline.shutter, value, group=group))
+    except ShutterHeld:
+        logger.warning("the shutter is held closed by a pause; this exposure has no light")
+        return HELD
+
+
 __all__ = [
+    "HELD",
     "POLICIES",
     "DoseGuard",
     "DoseRefused",
     "DoseWarning",
     "FluxCalibration",
     "close_shutter",
+    "open_shutter",
 ]

@@ -37,6 +37,15 @@ VERBS = [
     "guard",
     "plan",
     "analyse motion",
+    "status",
+    "pause",
+    "resume",
+    "relocate",
+    "skip-spot",
+    "limit",
+    "note",
+    "stop",
+    "abort",
 ]
 HEAVY = ("ophyd", "epics", "bluesky", "tiled", "caproto", "numpy", "pandas", "h5py")
 
