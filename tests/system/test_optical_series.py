@@ -163,4 +163,4 @@ def test_the_start_document_says_what_it_was(archived):
     assert (start["plan_name"], start["pixel_size_um"]) == ("optical_series", PIXEL_UM)
     assert start["detectors"] == ["optical"]
     assert "dose" not in start
-    assert set(archived) == {"primary", "flat", "dark", "analysis", "decision"}
+    assert set(archived) == {"primary", "flat", "dark", "analysis", "decision", "operator"}
