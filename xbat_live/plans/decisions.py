@@ -1,10 +1,11 @@
-"""Decisions and doses as Events: the streams ``decision`` and ``spots``."""
+"""Soft records as Events: above all decisions and doses, the streams ``decision`` and ``spots``."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -12,12 +13,22 @@ import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
 from xbat_live import __version__
-from xbat_live.devices import DecisionRecord, SoftRecord, SpotRecord
+from xbat_live.devices import AnalysisRecord, DecisionRecord, PointRecord, SoftRecord, SpotRecord
 from xbat_live.dose import DoseAccount
 from xbat_live.plans._blocking import call_in
 from xbat_live.plans.guard import DoseGuard
 
 DECISION, SPOTS = "decision", "spots"
+
+
+@dataclass(frozen=True)
+class Records:
+    """The soft devices behind the streams ``primary`` (point), ``analysis``, ``decision`` and ``spots``."""
+
+    point: PointRecord = field(default_factory=lambda: PointRecord(name="point"))
+    analysis: AnalysisRecord = field(default_factory=lambda: AnalysisRecord(name="analysis"))
+    decision: DecisionRecord = field(default_factory=lambda: DecisionRecord(name="decision"))
+    spot: SpotRecord = field(default_factory=lambda: SpotRecord(name="spot"))
 
 
 def code_version() -> str:

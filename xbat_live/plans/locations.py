@@ -15,7 +15,8 @@ from xbat_live.dose import DoseAccount, DoseMap, DoseRefused, FootprintDose, for
 from xbat_live.plans._blocking import call_in
 from xbat_live.plans.guard import close_shutter
 from xbat_live.plans.policies import Remedies, inputs_of
-from xbat_live.plans.series import LimitBelowOneFrame, Series, decide, measure_field
+from xbat_live.plans.series import LimitBelowOneFrame, Series, SpotSkipped, decide, measure_field
+from xbat_live.plans.steering import SKIP_SPOT
 from xbat_live.plans.stubs import Target, move_to_spot, take_flats
 
 FRESH_FRACTION = 0.01
@@ -95,7 +96,8 @@ def visit(
 ) -> MsgGenerator[None]:
     """Plan stub: take `frames` judged frames of every field of view at `location`, unless it is retired.
 
-    When the guard refuses, the location is retired: it is not moved, because its history is what the experiment is about.
+    When the guard refuses, or the operator wants it, the location is retired: it is not moved, because its history is what the experiment
+    is about.
 
     Raises
     ------
@@ -105,13 +107,16 @@ def visit(
     if location.retired:
         return
     try:
-        yield from measure_at(series, location, fields_um=fields_um, frames=frames)
+        yield from measure_at(series, location, fields_um=fields_um, frames=frames, orders=(SKIP_SPOT,))
     except DoseRefused as refusal:
         if not location.exposures and (yield from is_fresh(series, location)):
             raise LimitBelowOneFrame(f"the first exposure of {location} was refused: {refusal}") from refusal
         location.retired = str(refusal)
         inputs = {**inputs_of(refusal), "exposures": location.exposures}
         yield from decide(series, "retire", f"{location}: {refusal}", threshold=refusal.limit_gy, **inputs)
+    except SpotSkipped as skipped:
+        location.retired = str(skipped)
+        yield from decide(series, "retire", f"{location}: {skipped}", exposures=location.exposures)
 
 
 def measure_at(
@@ -122,6 +127,7 @@ def measure_at(
     frames: int = 1,
     rest_s: float = 0.0,
     remedies: Remedies | None = None,
+    orders: Sequence[str] = (),
 ) -> MsgGenerator[None]:
     """Plan stub: take `frames` judged frames of every field of view at `location`; a windowed rate limit is waited for.
 
@@ -133,11 +139,15 @@ def measure_at(
         Least time with the shutter closed after every frame, s.
     remedies
         What is done when an exposure is refused nevertheless; None: nothing.
+    orders
+        See `measure_field`.
 
     Raises
     ------
     DoseRefused
         The shutter has not moved, and nothing was tried after it.
+    SpotChanged, SpotSkipped
+        An order was given.
     """
     series.spot, series.spot_um = location.index, (location.x_um, location.y_um)
     for number in range(len(fields_um)):
@@ -147,7 +157,7 @@ def measure_at(
             taken = series.frames
             try:
                 yield from rest_until_allowed(series)
-                yield from measure_field(series, target, remedies=remedies)
+                yield from measure_field(series, target, remedies=remedies, orders=orders)
             finally:
                 location.exposures += series.frames - taken
             yield from rest(rest_s)

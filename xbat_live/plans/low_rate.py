@@ -20,6 +20,7 @@ from xbat_live.plans.metadata import bound_arguments, run_metadata
 from xbat_live.plans.protocols import LiveAnalysis, SpotChooser
 from xbat_live.plans.running import Clock, run_series
 from xbat_live.plans.series import (
+    ANYWHERE,
     DriftPolicy,
     LimitBelowOneFrame,
     NoFreshSpot,
@@ -97,11 +98,12 @@ def intermittent_series(
         while not measured:
             remedies = series.remedies(moving=not fresh)
             try:
-                yield from measure_at(series, here, fields_um=fields_um, rest_s=rest_s, remedies=remedies)
+                yield from measure_at(
+ series, here, fields_um=fields_um, rest_s=rest_s, remedies=remedies, orders=ANYWHERE)
                 measured = True
-            except SpotChanged:
+            except SpotChanged as change:
                 yield from tell_dose(series, here)
-                fresh, here = True, Location("A", series.spot, *series.spot_um)
+                fresh, here = change.fresh, Location("A", series.spot, *series.spot_um)
             except DoseRefused as refusal:
                 if fresh and not here.exposures:
                     raise LimitBelowOneFrame(f"the first exposure of a fresh spot was refused: {refusal}") from refusal

@@ -18,12 +18,13 @@ from bluesky.utils import IllegalMessageSequence, MsgGenerator, RequestAbort, Re
 from xbat_live import __version__
 from xbat_live.devices import OpticalCamera, TxmBeamline
 from xbat_live.plans.cycling import Cycling, TimedStep, advance
-from xbat_live.plans.decisions import DECISION
+from xbat_live.plans.decisions import DECISION, Records
 from xbat_live.plans.guard import close_shutter
 from xbat_live.plans.metadata import bound_arguments, plain
 from xbat_live.plans.protocols import LiveAnalysis
 from xbat_live.plans.running import Clock
-from xbat_live.plans.series import Records, Series, SeriesSummary, alarm, decide, judge
+from xbat_live.plans.series import Series, SeriesSummary, alarm, decide, judge
+from xbat_live.plans.steering import paused_s, while_paused
 from xbat_live.plans.stubs import DARK, FLAT, PRIMARY, Target
 
 logger = logging.getLogger(__name__)
@@ -203,21 +204,26 @@ class _Run:
 
     def points(self, clock: Clock) -> MsgGenerator[None]:
         """Take one judged frame whenever the clock says so, and look after the cell in between."""
-        start_s = time.monotonic()
+        start_s, paused_before_s = time.monotonic(), (yield from paused_s())
+        yield from while_paused(lambda: self.look_after_cell(time.monotonic() - start_s))
         for index in range(clock.n_points):
-            passed_s = time.monotonic() - start_s
-            elapsed_s = max(index * clock.period_s, passed_s)
+            passed_s, paused = time.monotonic() - start_s, (yield from paused_s()) - paused_before_s
+            elapsed_s = max(index * clock.period_s + paused, passed_s)
             if clock.duration_s is not None and elapsed_s > clock.duration_s:
                 self.outcome = "time is up"
                 return
             yield from bps.checkpoint()
             yield from bps.sleep(elapsed_s - passed_s)
             self.records.point.fill(elapsed_s=elapsed_s)
-            if started := (yield from advance(self.cycling, self.beamline.potentiostat, elapsed_s)):
-                yield from decide(self.series, "potentiostat", started)
+            yield from self.look_after_cell(elapsed_s)
             yield from self.measure(index)
             self.done = index + 1
         self.outcome = "completed"
+
+    def look_after_cell(self, now_s: float) -> MsgGenerator[None]:
+        """Start the next step of the protocol when the present one has ended."""
+        if started := (yield from advance(self.cycling, self.beamline.potentiostat, now_s)):
+            yield from decide(self.series, "potentiostat", started)
 
     def measure(self, index: int) -> MsgGenerator[None]:
         """Take one frame of the sample, judge it, and retake it while it is rejected."""

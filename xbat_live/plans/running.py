@@ -19,6 +19,7 @@ from xbat_live.plans.detectors import prepare_exposures, restore_exposures
 from xbat_live.plans.guard import close_shutter
 from xbat_live.plans.policies import keep_transmission
 from xbat_live.plans.series import NoFreshSpot, Series, SeriesSummary, decide
+from xbat_live.plans.steering import paused_s, while_paused
 from xbat_live.plans.stubs import DARK, FLAT, PRIMARY, event_devices, take_darks
 
 logger = logging.getLogger(__name__)
@@ -33,9 +34,9 @@ class Clock:
     n_points
         Number of points.
     period_s
-        From the start of one point to the start of the next, s; a point that takes longer delays the next one.
+        From the start of one point to the start of the next, s; a point that takes longer delays the next one, and a pause all that follow.
     duration_s
-        No point starts after this time, s; None for no end but `n_points`.
+        No point starts after this time, s, pauses included; None for no end but `n_points`.
     """
 
     n_points: int
@@ -73,15 +74,18 @@ def run_series(
 
     def points() -> MsgGenerator[tuple[int, str]]:
         nonlocal elapsed_s
-        start_s = time.monotonic()
+        start_s, paused_before_s = time.monotonic(), (yield from paused_s())
+        yield from while_paused(lambda: cycle_cell(time.monotonic() - start_s))
         for index in range(clock.n_points):
             # one time per point, kept in its Events: what depends on it is decided again the same way in a replay
-            passed_s = time.monotonic() - start_s
-            elapsed_s = max(index * clock.period_s, passed_s)
+            passed_s, paused = time.monotonic() - start_s, (yield from paused_s()) - paused_before_s
+            elapsed_s = max(index * clock.period_s + paused, passed_s)
             if clock.duration_s is not None and elapsed_s > clock.duration_s:
                 return index, "time is up"
             yield from bps.checkpoint()
             yield from bps.sleep(elapsed_s - passed_s)
+            if (yield from paused_s()) - paused_before_s > paused:  # while it waited: the point begins when the run goes on
+                elapsed_s = max(elapsed_s, time.monotonic() - start_s)
             series.records.point.fill(index=index, spot=series.spot, elapsed_s=elapsed_s)
             yield from cycle_cell(elapsed_s)
             try:
@@ -108,6 +112,7 @@ def run_series(
             logger.exception("the end of the run could not be recorded")
 
     def leave() -> MsgGenerator[None]:
+        yield from while_paused(None)
         yield from close_shutter(beamline)
         if cycling.running:
             yield from bps.stop(beamline.potentiostat)

@@ -12,16 +12,21 @@ import bluesky.plan_stubs as bps
 from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator
 
-from xbat_live.devices import AnalysisRecord, DecisionRecord, PointRecord, SpotRecord, TxmBeamline
+from xbat_live.devices import TxmBeamline
 from xbat_live.dose import DoseRefused, ExposureRequest
 from xbat_live.plans._blocking import call_in, wait_until_done
-from xbat_live.plans.decisions import DECISION, fill_decision, save_record
+from xbat_live.plans.decisions import DECISION, Records, fill_decision, save_record
 from xbat_live.plans.guard import DoseGuard
 from xbat_live.plans.policies import Remedies, inputs_of
 from xbat_live.plans.protocols import AnalysedFrame, LiveAnalysis, SpotChooser
+from xbat_live.plans.steering import RELOCATE, SKIP_SPOT, take_order
 from xbat_live.plans.stubs import Target, expose, move_to_spot
 
 logger = logging.getLogger(__name__)
+
+
+ANYWHERE = (RELOCATE, SKIP_SPOT)
+"""Orders for a plan that goes on wherever it is sent."""
 
 
 class NoFreshSpot(RuntimeError):  # noqa: N818
@@ -33,17 +38,15 @@ class LimitBelowOneFrame(ValueError):  # noqa: N818
 
 
 class SpotChanged(Exception):  # noqa: N818 - tells the plan to begin its point anew
-    """The series goes on at another spot."""
+    """The series goes on at another spot; `fresh` when it was chosen for having no dose to speak of."""
+
+    def __init__(self, *, fresh: bool = True) -> None:
+        super().__init__("the series goes on at another spot")
+        self.fresh = fresh
 
 
-@dataclass(frozen=True)
-class Records:
-    """The soft devices behind the streams ``primary`` (point), ``analysis``, ``decision`` and ``spots``."""
-
-    point: PointRecord = field(default_factory=lambda: PointRecord(name="point"))
-    analysis: AnalysisRecord = field(default_factory=lambda: AnalysisRecord(name="analysis"))
-    decision: DecisionRecord = field(default_factory=lambda: DecisionRecord(name="decision"))
-    spot: SpotRecord = field(default_factory=lambda: SpotRecord(name="spot"))
+class SpotSkipped(Exception):  # noqa: N818
+    """The operator wants this place to be left; its message says who."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ def judge(series: Series) -> MsgGenerator[AnalysedFrame | None]:
 
 
 def measure_field(
-    series: Series, target: Target, *, remedies: Remedies | None = None
+    series: Series, target: Target, *, remedies: Remedies | None = None, orders: Sequence[str] = ()
 ) -> MsgGenerator[AnalysedFrame | None]:
     """Take one frame of a field of view, judge it, and retake it while it is rejected and the budget allows.
 
@@ -218,15 +221,20 @@ def measure_field(
     ----------
     remedies
         What is done when the first exposure is refused; None: nothing. A retake is only made when it is allowed at once.
+    orders
+        Changes of place by the operator that the plan is ready for; see `obey` for how it learns of one.
 
     Raises
     ------
     DoseRefused
         When not even the first exposure is allowed. The shutter has not moved.
+    SpotChanged, SpotSkipped
+        See `obey`.
     """
     frame: AnalysedFrame | None = None
     for attempt in range(series.max_retakes + 1):
         yield from bps.checkpoint()
+        yield from obey(series, orders)
         series.records.point.fill(
             field=target.field, spot=target.spot, attempt=attempt, target_x_um=target.x_um, target_y_um=target.y_um
         )
@@ -293,11 +301,12 @@ def measure_spot(series: Series, fields_um: Sequence[tuple[float, float]]) -> Ms
             for index, (dx, dy) in enumerate(fields_um):
                 target = Target(chr(ord("A") + index), series.spot, series.spot_um[0] + dx, series.spot_um[1] + dy)
                 yield from move_to_spot(series.beamline, target, drift_um=series.applied_drift_um)
-                yield from measure_field(series, target, remedies=series.remedies(moving=not fresh))
+                remedies = series.remedies(moving=not fresh)
+                yield from measure_field(series, target, remedies=remedies, orders=ANYWHERE)
                 fresh = False
             return
-        except SpotChanged:
-            fresh = True
+        except SpotChanged as change:
+            fresh = change.fresh
         except DoseRefused as refusal:
             if fresh:
                 raise LimitBelowOneFrame(f"the first exposure of a fresh spot was refused: {refusal}") from refusal
@@ -314,15 +323,46 @@ def relocate(series: Series, refusal: DoseRefused) -> MsgGenerator[bool]:
     spot = yield from call_in(series.guard.executor, series.choose_spot, *series.spot_um)
     if spot is None:
         return False
-    before = series.spot_um
-    series.spot += 1
-    series.relocations += 1
-    series.spot_um = spot
-    distance_um = math.dist(before, spot)
-    reason = f"{refusal}; nearest fresh spot {distance_um:.0f} µm away at ({spot[0]:.1f}, {spot[1]:.1f}) µm"
+    away = go_to(series, spot)
+    reason = f"{refusal}; nearest fresh spot {away}"
     inputs = {**inputs_of(refusal), "to_x_um": spot[0], "to_y_um": spot[1]}
     yield from decide(series, "relocate", reason, threshold=refusal.limit_gy, **inputs)
     return True
+
+
+def go_to(series: Series, spot_um: tuple[float, float]) -> str:
+    """Make `spot_um`, sample coordinate (x, y), um, the spot of the series: the next move goes there. Return where that is, in words."""
+    distance_um = math.dist(series.spot_um, spot_um)
+    series.spot += 1
+    series.relocations += 1
+    series.spot_um = spot_um
+    return f"{distance_um:.0f} µm away at ({spot_um[0]:.1f}, {spot_um[1]:.1f}) µm"
+
+
+def obey(series: Series, orders: Sequence[str]) -> MsgGenerator[None]:
+    """Carry out the change of place that the operator wants, if any; `orders` are those that the plan is ready for here.
+
+    Raises
+    ------
+    SpotChanged
+        The series has another spot now.
+    SpotSkipped
+        The place is to be left, and the plan has its own ones.
+    """
+    order = yield from take_order(*orders)
+    if order is None:
+        return
+    by = order.who or "the operator"
+    if RELOCATE not in orders:
+        raise SpotSkipped(f"left because {by} wants it")
+    spot_um = order.spot_um or (yield from call_in(series.guard.executor, series.choose_spot, *series.spot_um))
+    if spot_um is None:
+        yield from decide(series, "stay", f"{by} wants another spot, but no fresh one is left on the sample")
+        return
+    what = "place" if order.spot_um else "nearest fresh spot"
+    reason = f"{by} wants it; {what} {go_to(series, spot_um)}"
+    yield from decide(series, "relocate", reason, by=by, to_x_um=spot_um[0], to_y_um=spot_um[1])
+    raise SpotChanged(fresh=order.spot_um is None)
 
 
 def follow_drift(series: Series) -> MsgGenerator[None]:
