@@ -14,6 +14,7 @@ from xbat_live.dose.grid import DoseGrid
 from xbat_live.dose.ledger import Entry, Ledger, LedgerCorrupt, LedgerError, LedgerLocked, LedgerTooNew, Record
 from xbat_live.dose.limits import DoseLimit, format_gy
 from xbat_live.dose.materials import Material
+from xbat_live.dose.position import CarriedPosition, SamplePosition, carried_position
 from xbat_live.dose.rate_map import DoseRateReport, dose_rate_map, dose_rate_report
 from xbat_live.dose.rate_masks import DoseMasks, dose_masks, dose_rate_histogram
 from xbat_live.dose.spectrum import Spectrum, scan_dose_per_fluence
@@ -29,6 +30,7 @@ __all__ = [
     "UNLIMITED",
     "AccountStatus",
     "Beam",
+    "CarriedPosition",
     "DoseAccount",
     "DoseGrid",
     "DoseLimit",
@@ -54,10 +56,12 @@ __all__ = [
     "RateMap",
     "Record",
     "Reservation",
+    "SamplePosition",
     "Settlement",
     "Spectrum",
     "SpotDose",
     "VerifyReport",
+    "carried_position",
     "dose_masks",
     "dose_rate_histogram",
     "dose_rate_map",
