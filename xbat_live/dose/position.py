@@ -116,7 +116,10 @@ def carried_position(ledger: Ledger, moment: Moment | None = None) -> CarriedPos
         None when no exposure was recorded with a position: the coordinates begin anew.
     """
     now = moment or ledger.now()
-    ages_s, drifts_um, runs, last = [], [], [], None
+    ages_s: list[float] = []
+    drifts_um: list[tuple[float, float]] = []
+    runs: list[str] = []
+    last: tuple[SamplePosition, float] | None = None
     for row in _with_position(ledger):
         wall_s, monotonic_s, boot, run, _, x_um, y_um, sigma_um = row
         age_s = max(now.monotonic_s - monotonic_s if boot == ledger.boot_id else now.wall_s - wall_s, 0.0)
