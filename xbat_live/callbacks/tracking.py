@@ -124,10 +124,14 @@ class DriftTracker:
     _last: dict[str, tuple[Vector, Vector]] = field(default_factory=dict)
 
     def position(self, t_s: float) -> SamplePosition:
-        """Return where the sample is at Unix time `t_s` s: as registered, before the first frame as the last run lets expect."""
+        """Return where the sample is at Unix time `t_s` s: as registered, before the first frame as the last run lets expect.
+
+        A drift that moves of the stage have contradicted (see `FeedbackCheck`) is as uncertain as it is large.
+        """
         if not self._references and self.carried is not None:
             return self.carried.after(t_s - self.carried_at_s)
-        return SamplePosition(self.drift_yx_um[1], self.drift_yx_um[0], self.sigma_um)
+        doubt_um = 0.0 if self.feedback.ok else float(np.linalg.norm(self.drift_yx_um))
+        return SamplePosition(self.drift_yx_um[1], self.drift_yx_um[0], float(np.hypot(self.sigma_um, doubt_um)))
 
     def update(
         self,
