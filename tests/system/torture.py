@@ -216,9 +216,7 @@ def main() -> None:
     parser.add_argument("--time-scale", type=float, default=1.0, help="drift this much faster than life")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="xbat-torture-") as folder:
-        tally = torture(
-            Path(folder), kills=options.kills, seed=options.seed, time_scale=options.time_scale, show=True
-        )
+        tally = torture(Path(folder), kills=options.kills, seed=options.seed, time_scale=options.time_scale, show=True)
     sys.stdout.write(json.dumps(asdict(tally), indent=1) + "\n")
 
 
