@@ -141,4 +141,4 @@ def test_a_drift_that_the_stage_contradicts_is_as_uncertain_as_it_is_large():
         tracker.update("0/A", 60.0 * step, verdict(tuple(stage / PIXEL_UM)), stage)  # moves with the stage: mirrored
     assert not tracker.feedback.ok
     assert tracker.position(400.0).sigma_um == pytest.approx(np.linalg.norm(tracker.drift_yx_um), abs=0.01)
-    assert np.linalg.norm(tracker.drift_yx_um) > 0.5
+    assert np.linalg.norm(tracker.drift_yx_um) > 0.2
