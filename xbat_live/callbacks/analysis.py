@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from xbat_live.callbacks.frames import FrameAddress, FrameLocator, FrameReader
 from xbat_live.callbacks.landmarks import Landmarks
-from xbat_live.callbacks.running_mean import RunningMean
+from xbat_live.callbacks.running_mean import RunningMean, same_light
 from xbat_live.callbacks.tracking import DriftTracker, Recognised, TrackedPosition
 from xbat_live.dose.position import SamplePosition
 from xbat_live.imaging import FramePipeline, FrameVerdict
@@ -25,7 +25,6 @@ from xbat_live.imaging import FramePipeline, FrameVerdict
 logger = logging.getLogger(__name__)
 
 FLATS_AVERAGED = 8
-LIGHT_CHANGE = 0.2
 LEAST_LIGHT = 0.98
 DARKS_AVERAGED = 64
 
@@ -399,8 +398,3 @@ class FrameAnalysis(CallbackBase):
 
     def _dark_mean(self, frame: NDArray[np.uint16]) -> NDArray[np.float32]:
         return self._dark.mean if self._dark.mean.shape == frame.shape else np.zeros(frame.shape, np.float32)
-
-
-def same_light(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Return True when exposure and I0 differ by less than `LIGHT_CHANGE`: what a ring does between two injections."""
-    return all(abs(a - b) <= LIGHT_CHANGE * max(abs(a), abs(b)) for a, b in zip(one, other, strict=True))

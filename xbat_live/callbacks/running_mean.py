@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+LIGHT_CHANGE = 0.2
+
 
 class RunningMean:
     """Mean of frames that forgets: each weighs like one of the last `most`. Its memory is one frame, however many come.
@@ -28,3 +30,8 @@ class RunningMean:
             self.count, self.mean = 0, np.zeros(frame.shape, np.float32)
         self.count += 1
         self.mean = self.mean + (frame - self.mean) / np.float32(min(self.count, self.most))
+
+
+def same_light(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Return True when exposure and I0 differ by less than `LIGHT_CHANGE`: what a ring does between two injections."""
+    return all(abs(a - b) <= LIGHT_CHANGE * max(abs(a), abs(b)) for a, b in zip(one, other, strict=True))
