@@ -163,6 +163,10 @@ def make_analysis(
     `show` gets every judged frame.
     """
     section: CameraSection | OpticalSection = config.optical if config.uses_microscope else config.camera
+    landmarks = None if config.uses_microscope else landmarks_of(config)
+    if carried is not None and landmarks is not None and landmarks.camera_was_turned:
+        logger.warning("camera.image_to_stage is another one than in the last run: its drift is not carried on")
+        carried = carried.doubted()
     return FrameAnalysis(
         partial(FramePipeline, pixel_size_um=section.pixel_size_um, dark_offset=section.dark_offset_counts),
         DriftTracker(
@@ -174,14 +178,14 @@ def make_analysis(
         dose_limit_gy=config.dose.limit_gy,
         keys=OPTICAL_KEYS if config.uses_microscope else None,
         show=show,
-        landmarks=None
-        if config.uses_microscope
-        else Landmarks(
-            config.path(config.dose.ledger_directory) / f"{config.sample.name}.views",
-            section.pixel_size_um,
-            image_to_stage_yx(config),
-        ),
+        landmarks=landmarks,
     )
+
+
+def landmarks_of(config: ExperimentConfig) -> Landmarks:
+    """Return what earlier runs have seen of the sample; it lies beside the ledger."""
+    folder = config.path(config.dose.ledger_directory) / f"{config.sample.name}.views"
+    return Landmarks(folder, config.camera.pixel_size_um, image_to_stage_yx(config))
 
 
 def image_to_stage_yx(config: ExperimentConfig) -> NDArray[np.float64]:

@@ -27,6 +27,8 @@ BIN = 2
 REACH = 0.55
 """How far apart the centres of two frames may be expected to show the same place, fraction of the field."""
 SAME_ENERGY_EV = 3.0
+SAME_CAMERA = 0.1
+"""Difference of two orientation matrices that are one: a calibration is good to some percent."""
 LEAST_CONFIDENCE = 0.6
 _COUNTS = 2e4
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile)
@@ -59,6 +61,8 @@ class Landmark:
     energy_ev: float
     sample_yx_um: Vector
     sigma_um: float
+    image_to_stage: Vector
+    """The camera's orientation that it was registered with, 2x2."""
 
 
 class Landmarks:
@@ -80,6 +84,12 @@ class Landmarks:
         self._kept_s: dict[str, float] = {}
         self._prefix = uuid.uuid4().hex[:8]
         self._known: list[Landmark] | None = None
+
+    @property
+    def camera_was_turned(self) -> bool:
+        """True when the last run took the camera to be mounted otherwise: what it registered as drift was something else."""
+        earlier = self._earlier()
+        return bool(earlier) and not self._same_camera(earlier[0])
 
     def recognise(
         self, frame: ArrayLike, flat: ArrayLike, dark: ArrayLike, energy_ev: float, expected_yx_um: Vector
@@ -105,7 +115,8 @@ class Landmarks:
         near = [
             landmark
             for landmark in self._earlier()
-            if abs(landmark.energy_ev - energy_ev) <= SAME_ENERGY_EV
+            if self._same_camera(landmark)
+            and abs(landmark.energy_ev - energy_ev) <= SAME_ENERGY_EV
             and landmark.shape == od.shape
             and np.isclose(landmark.pixel_size_um, self._pixel_um, rtol=1e-3)
             and (np.abs(landmark.sample_yx_um - expected_yx_um) <= REACH * field_um).all()
@@ -143,6 +154,7 @@ class Landmarks:
             "energy_ev": energy_ev,
             "sample_yx_um": np.asarray(sample_yx_um, float),
             "sigma_um": float(sigma_um),
+            "image_to_stage": self._image_to_stage,
         }
         try:
             self._write(place, od, facts)
@@ -150,6 +162,9 @@ class Landmarks:
             logger.warning("%s: the view of the sample was not kept for the next run: %s", self.folder, error)
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _same_camera(self, landmark: Landmark) -> bool:
+        return bool(np.allclose(landmark.image_to_stage, self._image_to_stage, atol=SAME_CAMERA))
 
     def _compare(self, landmark: Landmark, od: Image) -> Recognised | None:
         """Register a frame on a landmark: a feature moves by (centre of the landmark - centre of the frame) / pixel."""
@@ -204,6 +219,7 @@ def _facts_of(path: Path) -> Landmark | None:
                 float(data["energy_ev"]),
                 data["sample_yx_um"].astype(float),
                 float(data["sigma_um"]),
+                data["image_to_stage"].astype(float),
             )
     except _UNREADABLE as error:
         logger.warning("%s: not a view of the sample, left out: %s", path, error)

@@ -78,6 +78,11 @@ class CarriedPosition:
     rate_xy_um_per_min: tuple[float, float] = (0.0, 0.0)
     known_s: float = 0.0
 
+    def doubted(self) -> CarriedPosition:
+        """Return what is left when the drift was registered wrongly: none, as uncertain as it was large."""
+        off_um = math.hypot(self.last.drift_x_um, self.last.drift_y_um)
+        return CarriedPosition(SamplePosition(sigma_um=math.hypot(self.last.sigma_um, off_um)), self.age_s)
+
     def after(self, seconds: float = 0.0) -> SamplePosition:
         """Return the position to be expected `seconds` s after this was read, with its uncertainty.
 

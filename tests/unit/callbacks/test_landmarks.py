@@ -86,6 +86,16 @@ def test_what_is_not_comparable_is_not_compared(tmp_path, scope, kept_with, seen
     assert seen_again(tmp_path, scope, scope.expose(), **seen_with) is None
 
 
+def test_what_was_registered_with_another_orientation_of_the_camera_is_not_believed(tmp_path, scope):
+    kept(tmp_path, scope)
+    turned = np.diag([1.0, -1.0])
+    assert seen_again(tmp_path, scope, scope.expose(), matrix=turned) is None
+    assert Landmarks(tmp_path, PIXEL_UM, turned).camera_was_turned
+    calibrated = np.array([[0.99, 0.02], [-0.03, 1.01]])
+    assert not Landmarks(tmp_path, PIXEL_UM, calibrated).camera_was_turned
+    assert not Landmarks(tmp_path / "nothing yet", PIXEL_UM, turned).camera_was_turned
+
+
 def test_a_run_does_not_recognise_its_own_frames(tmp_path, scope):
     landmarks = kept(tmp_path, scope)
     assert landmarks.recognise(scope.expose(), scope.flat, scope.dark, EDGE_EV, np.array([10.0, -4.0])) is None
