@@ -14,6 +14,7 @@ from xbat_live import dose
 from xbat_live.config import ConfigError, ExperimentConfig, LimitSection
 
 LEDGER_WAIT_S = 5.0
+FINE_GRID_UM, GRIDS_PER_BEAM = 1.0, 50
 
 
 @contextmanager
@@ -58,6 +59,7 @@ def make_account(config: ExperimentConfig, ledger: dose.Ledger) -> dose.DoseAcco
             model=section.model,
             sigma_rel=section.sigma,
             k_sigma=section.k_sigma,
+            grid_um=section.grid_um or max(FINE_GRID_UM, min(config.beam.size_um) / GRIDS_PER_BEAM),
             outline_um=sample.size_um,
             also=sorted(others, key=lambda target: (target.layer, target.material)),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bluesky.utils import MsgGenerator
@@ -23,6 +24,7 @@ from xbat_live.plans import (
     graded_exposure,
     intermittent_series,
     move_every_scan,
+    operando_ffi_xas,
     operando_txm_series,
     optical_series,
     xanes_series,
@@ -44,6 +46,7 @@ PLANS: dict[str, Callable[..., MsgGenerator[SeriesSummary]]] = {
         intermittent_series,
         attenuated_series,
         fresh_spots_protocol,
+        operando_ffi_xas,
         calibrate_stage,
     )
 }
@@ -73,10 +76,28 @@ def make_plan(
         "c_rate_per_h": section.charge_rate_per_h,
         "md": {**plan_metadata(config), **(md or {})},
     }
+    if config.sweeps:
+        options |= sweep_options(config)
     plan = PLANS[section.name]
     arguments = signature(plan).parameters  # every plan takes what it has a use for; what is left out keeps its default
     chosen = {name: value for name, value in options.items() if name in arguments and value is not None}
     return plan(beamline, guard, analysis, choose_spot, **chosen)
+
+
+def sweep_options(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the arguments of `operando_ffi_xas` that the sections ``[xas]`` and ``[dose]`` decide about."""
+    section = config.xas
+    return {
+        **{name: getattr(section, name) for name in type(section).model_fields},
+        "spacing_angstrom": 1e4 * section.spacing_um,
+        "policy": config.dose.policy,
+        "state_file": protocol_file(config),
+    }
+
+
+def protocol_file(config: ExperimentConfig) -> Path:
+    """Return where the progress of a resumable protocol is kept: beside the sample's ledger."""
+    return config.path(config.dose.ledger_directory) / f"{config.sample.name}.protocol.json"
 
 
 def make_optical_plan(

@@ -19,6 +19,7 @@ from xbat_live.config.sections import (
     WatchdogSection,
 )
 from xbat_live.config.writing import recorded_config
+from xbat_live.config.xas import XasSection
 
 __all__ = [
     "ArchiveSection",
@@ -38,6 +39,7 @@ __all__ = [
     "ProtocolStep",
     "SampleSection",
     "WatchdogSection",
+    "XasSection",
     "load_config",
     "make_config",
     "recorded_config",

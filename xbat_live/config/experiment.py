@@ -23,6 +23,7 @@ from xbat_live.config.sections import (
     SampleSection,
     WatchdogSection,
 )
+from xbat_live.config.xas import XasSection
 
 
 class ConfigError(Exception):
@@ -40,6 +41,7 @@ class ExperimentConfig(BaseSettings):
     beamline: BeamlineSection = BeamlineSection()
     camera: CameraSection = CameraSection()
     optical: OpticalSection = OpticalSection()
+    xas: XasSection = XasSection()
     plan: PlanSection = PlanSection()
     protocol: tuple[ProtocolStep, ...] = ()
     watchdog: WatchdogSection = WatchdogSection()
@@ -58,6 +60,11 @@ class ExperimentConfig(BaseSettings):
     def uses_microscope(self) -> bool:
         """Whether the plan takes its frames with the microscope instead of the X-ray camera."""
         return self.plan.name == "optical_series"
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether the plan sweeps the energy while the camera takes frames."""
+        return self.plan.name == "operando_ffi_xas"
 
     def path(self, relative: Path) -> Path:
         """Return `relative` below the configuration's folder, absolute."""

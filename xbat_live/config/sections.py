@@ -187,6 +187,8 @@ class DoseSection(_Section):
     """Distance kept between the footprint of a new spot and dosed sample."""
     open_time_margin_s: Seconds = Field(0.25, alias="open_time_margin")
     """Shutter-open time reserved beyond the exposure; the shutter's own watchdog enforces the sum."""
+    grid_um: PositiveMicrometres | None = Field(None, alias="grid")
+    """Pixel of the dose map; left out: 1 um, or a fiftieth of a beam that is wider than 50 um."""
     ledger_directory: Path = Path("ledger")
 
 
@@ -235,6 +237,7 @@ class PlanSection(_Section):
         "intermittent_series",
         "attenuated_series",
         "fresh_spots_protocol",
+        "operando_ffi_xas",
         "optical_series",
         "calibrate_stage",
     ] = "operando_txm_series"
@@ -283,11 +286,11 @@ class PlanSection(_Section):
     fresh_guard_um: Micrometres | None = Field(None, alias="fresh_guard")
     """fresh_spots_protocol: least distance from a fresh footprint to a dosed pixel; left out: ``dose.guard_distance``."""
     n_ocv: int = Field(120, ge=0, le=1_000_000)
-    """fresh_spots_protocol: frames at open circuit."""
+    """fresh_spots_protocol: frames at open circuit; operando_ffi_xas: cubes."""
     n_fresh: int = Field(120, ge=0, le=1_000_000)
-    """fresh_spots_protocol: frames of every spot of the charged cell."""
+    """fresh_spots_protocol: frames of every spot of the charged cell; operando_ffi_xas: cubes."""
     charge_rate_per_h: CRate = Field(0.25, alias="charge_rate")
-    """fresh_spots_protocol: rate of the charge."""
+    """fresh_spots_protocol, operando_ffi_xas: rate of the charge."""
     charge_to_v: Volt = Field(4.3, alias="charge_to")
     """fresh_spots_protocol: voltage that is charged to and held."""
     charge_timeout_s: Seconds = Field(28800.0, alias="charge_timeout")
@@ -328,7 +331,7 @@ class PlanSection(_Section):
             }
         if self.name == "optical_series":
             return {}  # the stage stays where it is
-        if self.name in ("fresh_spots_protocol", "calibrate_stage"):
+        if self.name in ("fresh_spots_protocol", "operando_ffi_xas", "calibrate_stage"):
             return {"plan.spot": self.spot_um}
         x, y = self.spot_um
         return {f"plan.spot + plan.fields[{i}]": (x + dx, y + dy) for i, (dx, dy) in enumerate(self.fields_um)}

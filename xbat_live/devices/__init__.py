@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     )
     from xbat_live.devices.burst import FrameBurst
     from xbat_live.devices.camera import Roi, TxmCamera
+    from xbat_live.devices.cube_records import CubeEnd, CubeRecord, CubeStart, XasRecord
     from xbat_live.devices.dose_monitor import DoseMonitor
+    from xbat_live.devices.energy_sweep import EnergySweep, SweepError
     from xbat_live.devices.epics import ChannelAccessError, configure_channel_access, set_default_timeouts
     from xbat_live.devices.file_store import (
         FRAME_DATASETS,
         SINGLE_DATASET,
         FrameAddress,
         FrameFilePlugin,
+        FrameRows,
         FrameWriteError,
     )
     from xbat_live.devices.microscope import OpticalCamera
@@ -62,9 +65,18 @@ _HOME = {
     ),
     "burst": ("FrameBurst",),
     "camera": ("Roi", "TxmCamera"),
+    "cube_records": ("CubeEnd", "CubeRecord", "CubeStart", "XasRecord"),
     "dose_monitor": ("DoseMonitor",),
+    "energy_sweep": ("EnergySweep", "SweepError"),
     "epics": ("ChannelAccessError", "configure_channel_access", "set_default_timeouts"),
-    "file_store": ("FRAME_DATASETS", "SINGLE_DATASET", "FrameAddress", "FrameFilePlugin", "FrameWriteError"),
+    "file_store": (
+        "FRAME_DATASETS",
+        "SINGLE_DATASET",
+        "FrameAddress",
+        "FrameFilePlugin",
+        "FrameRows",
+        "FrameWriteError",
+    ),
     "microscope": ("OpticalCamera",),
     "monochromator": ("Monochromator",),
     "potentiostat": ("Potentiostat", "PotentiostatError", "PotentiostatStep"),
@@ -92,15 +104,20 @@ __all__ = [
     "BeamlineConnectionError",
     "BeamlineUnitError",
     "ChannelAccessError",
+    "CubeEnd",
+    "CubeRecord",
+    "CubeStart",
     "DecisionRecord",
     "DevicePrefixes",
     "DoseMonitor",
     "DoseRecord",
     "OperatorRecord",
+    "EnergySweep",
     "FastShutter",
     "FrameAddress",
     "FrameBurst",
     "FrameFilePlugin",
+    "FrameRows",
     "FrameWriteError",
     "IonChamber",
     "Monochromator",
@@ -119,10 +136,12 @@ __all__ = [
     "SoftSignal",
     "SpotRecord",
     "StorageRing",
+    "SweepError",
     "TxmBeamline",
     "TxmCamera",
     "TxmMotor",
     "TxmStage",
+    "XasRecord",
     "build_beamline",
     "configure_channel_access",
     "connection_report",

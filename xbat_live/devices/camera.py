@@ -19,7 +19,7 @@ from ophyd.signal import EpicsSignalRO
 from ophyd.status import DeviceStatus
 
 from xbat_live.devices.epics import UnitsMixin, connection_errors
-from xbat_live.devices.file_store import FRAME_DATASETS, FrameAddress, FrameFilePlugin
+from xbat_live.devices.file_store import FRAME_DATASETS, FrameAddress, FrameFilePlugin, FrameRows
 from xbat_live.devices.soft import SoftSignal
 from xbat_live.devices.trigger import TRIGGER_MARGIN_S, SafeSingleTrigger
 
@@ -137,6 +137,9 @@ class TxmCamera(SafeSingleTrigger, DetectorBase):
         self._roi: Roi | None = None
         self._roi_before: Roi | None = None
         self._points = 1
+        self._documented = True
+        self.last_rows: FrameRows | None = None
+        """Where the frames of the last `acquire_rows` lie."""
         self.last_frames: tuple[tuple[str, FrameAddress], ...] = ()
         """Datum and place of each frame of the last acquisition."""
         self.hdf1.datasets = datasets
@@ -212,6 +215,24 @@ class TxmCamera(SafeSingleTrigger, DetectorBase):
             self._points = 1
             raise
 
+    def acquire_rows(self, n: int) -> tuple[DeviceStatus, FrameRows]:
+        """Take `n` frames in one go that become rows of the file without a datum each: for flyers with StreamDatum documents.
+
+        Returns
+        -------
+        status
+            Done when all are on disk; see `SafeSingleTrigger.trigger`. `last_rows` tells where they lie then.
+        rows
+            Where they will lie: the file can be followed from now on.
+        """
+        self._documented = False
+        try:
+            status = self.acquire_burst(n)
+        except Exception:
+            self._documented = True
+            raise
+        return status, self.hdf1.next_rows(n)
+
     def acquisition_timeout_s(self) -> float:
         """Return exposure time (or period, when longer) times images plus 5 s."""
         each_s = max(float(self.cam.acquire_time.get()), float(self.cam.acquire_period.get()))
@@ -230,6 +251,10 @@ class TxmCamera(SafeSingleTrigger, DetectorBase):
             When it is not there.
         """
         points, self._points = self._points, 1
+        if not self._documented:
+            self._documented = True
+            self.last_rows = self.hdf1.end_rows(points)
+            return
         self.last_frames = tuple(self.hdf1.end_points(self._image_name, points))
         address = self.last_frames[-1][1]
         self.frame_file.put(str(address.file))

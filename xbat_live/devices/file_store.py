@@ -55,6 +55,29 @@ class FrameAddress:
     index: int
 
 
+@dataclass(frozen=True)
+class FrameRows:
+    """Where the frames of one acquisition lie, or will lie.
+
+    Attributes
+    ----------
+    file
+        HDF5 file, as this machine sees it.
+    dataset
+        Dataset in the file, shape (n, ny, nx), uint16, counts.
+    first, count
+        Rows of the dataset.
+    first_captured
+        The same in datasets with one entry per frame of the file, whatever its type (NDAttributes).
+    """
+
+    file: Path
+    dataset: str
+    first: int
+    count: int
+    first_captured: int
+
+
 class FrameFilePlugin(HDF5Plugin_V34, FileStoreHDF5):
     """HDF5 plugin that writes one file per staging and tells each frame's place by what the plugin has really captured.
 
@@ -177,6 +200,28 @@ class FrameFilePlugin(HDF5Plugin_V34, FileStoreHDF5):
         ((_, address),) = self.end_points(key, 1)
         return address
 
+    def next_rows(self, n: int) -> FrameRows:
+        """Return where the `n` frames of the point that has begun will lie; see `begin_point`."""
+        dataset = self._last_dataset
+        return FrameRows(Path(self._fn), dataset, self._rows[dataset], n, self._captured)
+
+    def end_rows(self, n: int) -> FrameRows:
+        """Wait until the `n` frames of one acquisition are on disk, without a datum for each; return where they lie.
+
+        For flyers that describe their frames by StreamDatum documents.
+
+        Raises
+        ------
+        FrameWriteError
+            See `end_point`.
+        """
+        captured = self._wait_captured(n)
+        dataset = self._last_dataset
+        first = self._rows[dataset] + captured - self._captured - n
+        self._rows[dataset] = first + n
+        self._captured = captured
+        return FrameRows(Path(self._fn), dataset, first, n, captured - n)
+
     def end_points(self, key: str, points: int) -> list[tuple[str, FrameAddress]]:
         """Do the same for `points` points that were taken in one go.
 
@@ -190,7 +235,10 @@ class FrameFilePlugin(HDF5Plugin_V34, FileStoreHDF5):
         FrameWriteError
             See `end_point`.
         """
-        asked = self._frames_per_point * points
+        return self._register(key, self._wait_captured(self._frames_per_point * points), points)
+
+    def _wait_captured(self, asked: int) -> int:
+        """Return how many frames are in the file when `asked` more than before are."""
         deadline = time.monotonic() + _MAX_LAG_S
         while (captured := int(self.num_captured.get())) < self._captured + asked:
             if self._write_failed() or time.monotonic() > deadline:
@@ -198,7 +246,7 @@ class FrameFilePlugin(HDF5Plugin_V34, FileStoreHDF5):
             time.sleep(_POLL_S)
         else:
             if not self._write_failed():
-                return self._register(key, captured, points)
+                return captured
         raise FrameWriteError(self._complaint(f"{captured - self._captured} of {asked} frame(s) written"))
 
     def _register(self, key: str, captured: int, points: int) -> list[tuple[str, FrameAddress]]:

@@ -239,7 +239,9 @@ class AccountBook:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _gray_cm2(self, request: ExposureRequest) -> tuple[float, ...]:
-        return self._tracks.gray_cm2(request.energy_ev) if request.on_sample else ()
+        if not request.on_sample:
+            return ()
+        return self._tracks.mean_gray_cm2(request.energies_ev or (request.energy_ev,))
 
     def _patch(
         self, request: ExposureRequest, profile: Profile | None = None, gray_cm2: tuple[float, ...] | None = None

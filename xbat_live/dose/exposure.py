@@ -36,6 +36,9 @@ class ExposureRequest:
         False for an exposure beside the sample: recorded, neither deposited nor limited.
     spot
         Number of the spot of its run, or None; exposures of one run and spot are reported together.
+    energies_ev
+        Energies of a sweep during the opening, eV, equally long at each; their mean dose per photon counts, `energy_ev` is their mean.
+        Empty: `energy_ev` all the time.
 
     Raises
     ------
@@ -52,8 +55,14 @@ class ExposureRequest:
     label: str = ""
     on_sample: bool = True
     spot: int | None = None
+    energies_ev: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.energies_ev:
+            energies = np.asarray(self.energies_ev, dtype=np.float64)
+            check_energy(energies)
+            object.__setattr__(self, "energies_ev", tuple(energies.tolist()))
+            object.__setattr__(self, "energy_ev", float(energies.mean()))
         for name in _NUMBERS:
             # SQLite would store a numpy.float32 as a blob, and -0.0 as 0
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)

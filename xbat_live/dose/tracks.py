@@ -17,6 +17,7 @@ from xbat_live.dose.stack import LayerStack
 MODEL_VERSIONS = {"attenuation": 1, "photo": 1, "legacy_jousseaume": 1, "energy": 2}
 """Raised when a definition comes to give other numbers, so that older records are converted. energy 2: Klein-Nishina integrated."""
 _FACTORS_KEPT = 50_000
+_SWEEPS_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class Tracks:
     model: str
     targets: tuple[DoseTarget, ...]
     _factors: OrderedDict[float, tuple[float, ...]] = field(default_factory=OrderedDict, compare=False, repr=False)
+    _sweeps: OrderedDict[tuple[float, ...], tuple[float, ...]] = field(
+        default_factory=OrderedDict, compare=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         check_model(self.model)
@@ -135,6 +139,22 @@ class Tracks:
                 for target in self.targets
             )
             self._keep(energy_ev, known)
+        return known
+
+    def mean_gray_cm2(self, energies_ev: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the mean of `gray_cm2` over energies that last equally long: a sweep is never counted at one energy."""
+        if len(energies_ev) == 1:
+            return self.gray_cm2(energies_ev[0])
+        known = self._sweeps.get(energies_ev)
+        if known is None:
+            energies = np.asarray(energies_ev, dtype=np.float64)
+            known = tuple(
+                float(np.mean(self.stack.dose_per_fluence(energies, target.layer, target.material, self.model)))
+                for target in self.targets
+            )
+            self._sweeps[energies_ev] = known
+            while len(self._sweeps) > _SWEEPS_KEPT:
+                self._sweeps.popitem(last=False)
         return known
 
     def prepare(self, energies_ev: Iterable[float]) -> None:

@@ -29,7 +29,7 @@ def exposure_entry(
         also_gy_cm2=_also_json(tracks, gray_cm2),
         profile_id=profile_id,
         model_id=model_id,
-        **vars(request),
+        **{name: value for name, value in vars(request).items() if name != "energies_ev"},  # the mean is in gy_cm2
         **columns,
     )
 

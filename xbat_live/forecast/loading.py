@@ -72,7 +72,7 @@ def load_plans() -> PlanModules:
 def _loaded() -> PlanModules:
     setup, plans = import_module(_SETUP), import_module(_PLANS)
     every = [
-        module for name, module in sys.modules.items() if name in (_PLANS, _SETUP) or name.startswith(f"{_PLANS}.")
+        module for name, module in list(sys.modules.items()) if name in (_PLANS, _SETUP) or name.startswith(f"{_PLANS}.")
     ]
     return PlanModules(plans, setup, tuple(every))
 
@@ -90,7 +90,9 @@ def _stand_in_classes() -> Iterator[None]:
 
 
 def _stand_in(name: str) -> type:
-    known: dict[str, type] = {"OpenFor": Timed, "PotentiostatStep": Step}
+    from xbat_live.devices.energy_sweep import EnergySweep
+
+    known: dict[str, type] = {"OpenFor": Timed, "PotentiostatStep": Step, "EnergySweep": EnergySweep}
     if name in known:
         return known[name]
     base = Record if name.endswith("Record") else Exception if name.endswith("Error") else object

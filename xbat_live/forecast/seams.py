@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import count
 from types import ModuleType
@@ -18,10 +18,11 @@ from bluesky.utils import MsgGenerator
 
 from xbat_live.forecast.standins import Answer, Record, VirtualClock
 from xbat_live.forecast.stubs import Performer, Stubs, fast_stubs
+from xbat_live.forecast.sweeps import WalkedSweep
 
 _PLANS = "xbat_live.plans"
 _MESSAGES = f"{_PLANS}.messages"
-_SOFT_RECORDS = "xbat_live.devices.soft"
+_SOFT_RECORDS = ("xbat_live.devices.soft", "xbat_live.devices.cube_records")
 
 
 class _Waited(NamedTuple):
@@ -69,7 +70,7 @@ def walking(
         stack.enter_context(patch.object(bpp, "rewindable_wrapper", _not_rewound))
         stack.enter_context(_quiet())
         for module in modules:
-            for attribute, replacement in list(_replacements(module, clock, stubs)):
+            for attribute, replacement in list(_replacements(module, clock, stubs, performer)):
                 stack.enter_context(patch.object(module, attribute, replacement))
         yield
 
@@ -85,8 +86,14 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _replacements(module: ModuleType, clock: VirtualClock, stubs: Stubs) -> Iterator[tuple[str, Any]]:
+def _replacements(
+    module: ModuleType, clock: VirtualClock, stubs: Stubs, performer: Performer
+) -> Iterator[tuple[str, Any]]:
     names = vars(module)
+    if "EnergySweep" in names:
+        yield "EnergySweep", partial(WalkedSweep, performer)
+    if "save_state" in names and module.__name__ != f"{_PLANS}.protocol_state":
+        yield "save_state", lambda state: None
     if names.get("time") is time:
         yield "time", clock
     if names.get("version") is version:
@@ -99,7 +106,7 @@ def _replacements(module: ModuleType, clock: VirtualClock, stubs: Stubs) -> Iter
         numbers = count()
         yield "short_uid", lambda label="": f"{label}-{next(numbers)}"
     for name, value in names.items():
-        if isinstance(value, type) and value.__module__ == _SOFT_RECORDS:
+        if isinstance(value, type) and value.__module__ in _SOFT_RECORDS:
             yield name, Record
         elif getattr(value, "__module__", "") == _MESSAGES and module.__name__ != _MESSAGES:
             yield name, stubs.messages(value.__name__, value)

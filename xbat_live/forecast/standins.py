@@ -6,6 +6,7 @@ No ophyd device is made here: its signals cost tens of microseconds per access, 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,11 @@ class VirtualClock:
         The present, s.
     """
 
-    __slots__ = ("now_s",)
+    __slots__ = ("now_s", "start_unix_s")
 
     def __init__(self, now_s: float = 0.0) -> None:
         self.now_s = now_s
+        self.start_unix_s = time.time()
 
     def __call__(self) -> float:
         """Return the present, s."""
@@ -34,6 +36,10 @@ class VirtualClock:
     def monotonic(self) -> float:
         """Return the present, s; under the name that `time` has for it."""
         return self.now_s
+
+    def time(self) -> float:
+        """Return the present, s since 1970; under the name that `time` has for it."""
+        return self.start_unix_s + self.now_s
 
 
 @dataclass(frozen=True)

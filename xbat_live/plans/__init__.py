@@ -4,13 +4,24 @@ from xbat_live.plans.bulletin import DoseWarning
 from xbat_live.plans.calibrate import CalibrationSummary, calibrate_stage
 from xbat_live.plans.cycling import TimedStep
 from xbat_live.plans.exposure import Delivery, ExposureFailed, guarded_exposure
+from xbat_live.plans.ffi_xas import operando_ffi_xas
 from xbat_live.plans.fly import guarded_flight
 from xbat_live.plans.fresh_spots import fresh_spots_protocol
 from xbat_live.plans.guard import POLICIES, DoseGuard, FluxCalibration, close_shutter
 from xbat_live.plans.low_rate import attenuated, attenuated_series, intermittent_series
 from xbat_live.plans.operando import operando_txm_series
 from xbat_live.plans.optical import optical_series
-from xbat_live.plans.protocols import AnalysedFrame, Divisible, FluxMonitor, LiveAnalysis, NeedsBeam, SpotChooser
+from xbat_live.plans.protocol_state import ProtocolMismatchError, ProtocolState, load_state, save_state
+from xbat_live.plans.protocols import (
+    AnalysedFrame,
+    CubeAnalysis,
+    CubeResult,
+    Divisible,
+    FluxMonitor,
+    LiveAnalysis,
+    NeedsBeam,
+    SpotChooser,
+)
 from xbat_live.plans.series import (
     DriftPolicy,
     LimitBelowOneFrame,
@@ -32,6 +43,8 @@ __all__ = [
     "POLICIES",
     "AnalysedFrame",
     "CalibrationSummary",
+    "CubeAnalysis",
+    "CubeResult",
     "Delivery",
     "Divisible",
     "DoseGuard",
@@ -46,6 +59,8 @@ __all__ = [
     "NoFreshSpot",
     "Order",
     "Phase",
+    "ProtocolMismatchError",
+    "ProtocolState",
     "Series",
     "SeriesSummary",
     "SpotChooser",
@@ -64,14 +79,17 @@ __all__ = [
     "guarded_exposure",
     "guarded_flight",
     "intermittent_series",
+    "load_state",
     "measure_field",
     "measure_spot",
     "move_every_scan",
     "move_to_spot",
+    "operando_ffi_xas",
     "operando_txm_series",
     "optical_series",
     "relocate",
     "steering_wrapper",
+    "save_state",
     "take_darks",
     "take_flats",
     "xanes_series",

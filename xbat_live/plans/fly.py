@@ -7,13 +7,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import bluesky.preprocessors as bpp
 from bluesky.utils import Msg, MsgGenerator, short_uid
 
 from xbat_live.devices import TxmBeamline
-from xbat_live.dose import DoseRefused, ExposureRequest, Settlement
+from xbat_live.dose import DoseRefused, ExposureRequest, Reservation, Settlement
 from xbat_live.plans._blocking import call_in
 from xbat_live.plans.exposure import ExposureFailed, set_watchdog
 from xbat_live.plans.guard import HELD, DoseGuard, close_shutter, open_shutter
@@ -50,12 +50,14 @@ def guarded_flight(
     beam_times: Mapping[Any, float] | None = None,
     remedies: Remedies | None = None,
     label: str = "flight",
-) -> MsgGenerator[None]:
+    spot: int | None = None,
+) -> MsgGenerator[Flown]:
     """Plan stub: reserve, open, kick off, complete, close, settle; flyers of one group share the opening.
 
     A single flyer that is `Divisible` is cut into pieces when the whole does not fit under the limits: as many frames as are allowed
     now, then what `remedies` say, then the next piece. The flight is over when this returns; what is left is to collect. An
     interrupted piece is taken again, with a reservation of its own, if the flyer can forget its frames (``discard``).
+    A flyer that sweeps the energy says so (``energies_ev``): the mean dose per photon of all its energies is reserved.
 
     Parameters
     ----------
@@ -65,6 +67,13 @@ def guarded_flight(
         Beam time by flyer, s, for flyers that do not say it themselves.
     remedies
         What is done when the next frame is refused; None: nothing.
+    label, spot
+        Kept in the ledger.
+
+    Returns
+    -------
+    Flown
+        What was reserved and what was delivered; of several pieces the last.
 
     Raises
     ------
@@ -73,13 +82,20 @@ def guarded_flight(
     ExposureFailed
         A flyer did not complete in time.
     """
-    flight = _Flight(beamline, guard, tuple(kickoffs), label, remedies)
     flyers = [msg.obj for msg in kickoffs]
+    energies = [tuple(flyer.energies_ev) for flyer in flyers if getattr(flyer, "energies_ev", ())]
+    flight = _Flight(beamline, guard, tuple(kickoffs), label, remedies, spot, energies[0] if energies else ())
     times_s = [time_s for flyer in flyers if (time_s := beam_time_s(flyer, beam_times or {})) is not None]
     if len(flyers) == 1 and isinstance(flyers[0], Divisible):
-        yield from flight.in_pieces(flyers[0])
-    else:
-        yield from flight.whole(max(times_s))
+        return (yield from flight.in_pieces(flyers[0]))
+    return (yield from flight.whole(max(times_s)))
+
+
+class Flown(NamedTuple):
+    """A flight: what was reserved before it and what was delivered."""
+
+    reservation: Reservation
+    settlement: Settlement
 
 
 @dataclass
@@ -89,8 +105,10 @@ class _Flight:
     kickoffs: tuple[Msg, ...]
     label: str
     remedies: Remedies | None
+    spot: int | None = None
+    energies_ev: tuple[float, ...] = ()
 
-    def whole(self, needed_s: float) -> MsgGenerator[None]:
+    def whole(self, needed_s: float) -> MsgGenerator[Flown]:
         """Fly once."""
 
         def ask() -> MsgGenerator[ExposureRequest]:
@@ -101,10 +119,12 @@ class _Flight:
         settlement = yield from self._fly(reservation)
         if settlement.open_time_s < _WHOLE * needed_s:
             logger.warning("flight: shutter open for %.3f s of %.3f s", settlement.open_time_s, needed_s)
+        return Flown(reservation, settlement)
 
-    def in_pieces(self, flyer: Divisible) -> MsgGenerator[None]:
+    def in_pieces(self, flyer: Divisible) -> MsgGenerator[Flown]:
         """Fly in as few pieces as the limits allow."""
         left, repeats = flyer.n_frames, 0
+        flown: Flown | None = None
         while left:
             yield from hold_point()
             asked = left
@@ -141,6 +161,9 @@ class _Flight:
                 continue
             repeats = 0
             left -= asked
+            flown = Flown(reservation, settlement)
+        assert flown is not None  # a flyer has at least one frame
+        return flown
 
     @property
     def _interruptions(self) -> Any:
@@ -149,7 +172,16 @@ class _Flight:
     def _request(self, beam_s: float, *, frames: int | None = None) -> MsgGenerator[ExposureRequest]:
         label = self.label if frames is None else f"{self.label} of {frames} frames"
         margin_s = self.guard.open_time_margin_s
-        return (yield from self.guard.request(self.beamline, exposure_s=beam_s, label=label, margin_s=margin_s))
+        return (
+            yield from self.guard.request(
+                self.beamline,
+                exposure_s=beam_s,
+                label=label,
+                spot=self.spot,
+                margin_s=margin_s,
+                energies_ev=self.energies_ev,
+            )
+        )
 
     def _frames(self, frame_time_s: float, most: int, one: ExposureRequest) -> int:
         """Return how many frames to ask for: as many as are allowed now, or as may be waited for, at least one."""

@@ -107,7 +107,7 @@ def fresh_spots_protocol(
     """
     arguments = bound_arguments(locals())
     series = Series.of(beamline, guard, analysis, choose_spot, {**arguments, "max_retakes": 0})
-    spots = _Spots(series, Flats(reference_um, n_flats, flat_ttl_s), guard_um)
+    spots = _Spots(series, Flats(reference_um, n_flats, flat_ttl_s))
     irradiated = Location("C", 0, *spot_um)
     # above the voltage that is held the cut-off would not end the hold at once
     limits_v = {"cutoff_low_v": cutoff_low_v, "cutoff_high_v": charge_to_v + 0.1}
@@ -143,7 +143,7 @@ def fresh_spots_protocol(
         yield from spots.irradiate(irradiated, lambda: held(since_s))
         yield from spots.measure(irradiated, n_fresh)
         for number, label in enumerate(fresh):
-            location = yield from spots.find(label, number + 1, near=irradiated)
+            location = yield from find_fresh_spot(series, label, number + 1, near=irradiated, guard_um=guard_um)
             if location is not None:
                 yield from spots.measure(location, n_fresh)
         yield from phase("protocol finished", open_circuit)
@@ -172,7 +172,6 @@ class _Spots:
 
     series: Series
     flats: Flats
-    guard_um: float
 
     def frame(self, location: Location) -> MsgGenerator[None]:
         """Take one frame, or rest when the spot has reached a limit."""
@@ -199,47 +198,56 @@ class _Spots:
             yield from self.frame(location)
         yield from tell_dose(self.series, location)
 
-    def find(self, label: str, index: int, *, near: Location) -> MsgGenerator[Location | None]:
-        """Find a fresh spot and measure its distance from dosed sample; None, with the reason recorded, when there is none."""
-        series = self.series
-        found = yield from call_in(series.guard.executor, self._nearest, near)
-        if found is None:
-            reason = f"no fresh spot for #{label} with {self.guard_um:g} µm between its footprint and dosed sample"
-            yield from decide(series, "skip", reason, threshold=self.guard_um)
-            return None
-        (x_um, y_um), distance_um, above_gy = found
-        location = Location(label, index, x_um, y_um)
-        inputs = {"x_um": x_um, "y_um": y_um, "clearance_um": distance_um, "fresh_below_gy": above_gy}
-        reason = (
-            f"fresh spot #{location}, {distance_um:.1f} µm from the nearest pixel with more than {format_gy(above_gy)}"
-        )
-        yield from decide(series, "move", reason, threshold=self.guard_um, **inputs)
-        return location
 
-    def _nearest(self, near: Location) -> tuple[tuple[float, float], float, float] | None:
-        """Return the nearest spot that is far enough from dosed sample, its distance from it, um, and what counts as dosed, Gy.
+def find_fresh_spot(
+    series: Series, label: str, index: int, *, near: Location, guard_um: float
+) -> MsgGenerator[Location | None]:
+    """Find a fresh spot and measure its distance from dosed sample; None, with the reason recorded, when there is none.
 
-        The chooser calls fresh what has less than a fraction of the limit. The limit of this protocol is high, so what counts here
-        is a fraction of what the irradiated spot has; the chooser is asked from many places until an answer stands the test.
-        """
-        guard = self.series.guard
-        account, footprint_um = guard.account, guard.account.beam.footprint_um
-        above_gy = min(
-            FRESH_FRACTION * account.dose_at(near.x_um, near.y_um).peak_gy, fresh_below_gy(account) or math.inf
-        )
-        dose_map = account.dose_map()
-        tested: set[tuple[float, float]] = set()
-        for x_um, y_um in starts_um(guard.outline_um, footprint_um, (near.x_um, near.y_um)):
-            spot_um = self.series.choose_spot(x_um, y_um)
-            if spot_um is None:
-                return None
-            if spot_um in tested:
-                continue
-            tested.add(spot_um)
-            distance_um = clearance_um(dose_map, *spot_um, footprint_um=footprint_um, above_gy=above_gy)
-            if distance_um > 0 and distance_um >= self.guard_um:
-                return spot_um, distance_um, above_gy
+    Parameters
+    ----------
+    label, index
+        Of the spot to be found.
+    near
+        The irradiated spot: a fresh one nearest to it is looked for.
+    guard_um
+        Least distance from its footprint to dosed sample, um.
+    """
+    found = yield from call_in(series.guard.executor, _nearest, series, near, guard_um)
+    if found is None:
+        reason = f"no fresh spot for #{label} with {guard_um:g} µm between its footprint and dosed sample"
+        yield from decide(series, "skip", reason, threshold=guard_um)
         return None
+    (x_um, y_um), distance_um, above_gy = found
+    location = Location(label, index, x_um, y_um)
+    inputs = {"x_um": x_um, "y_um": y_um, "clearance_um": distance_um, "fresh_below_gy": above_gy}
+    reason = f"fresh spot #{location}, {distance_um:.1f} µm from the nearest pixel with more than {format_gy(above_gy)}"
+    yield from decide(series, "move", reason, threshold=guard_um, **inputs)
+    return location
+
+
+def _nearest(series: Series, near: Location, guard_um: float) -> tuple[tuple[float, float], float, float] | None:
+    """Return the nearest spot that is far enough from dosed sample, its distance from it, um, and what counts as dosed, Gy.
+
+    The chooser calls fresh what has less than a fraction of the limit. The limit of this protocol is high, so what counts here
+    is a fraction of what the irradiated spot has; the chooser is asked from many places until an answer stands the test.
+    """
+    guard = series.guard
+    account, footprint_um = guard.account, guard.account.beam.footprint_um
+    above_gy = min(FRESH_FRACTION * account.dose_at(near.x_um, near.y_um).peak_gy, fresh_below_gy(account) or math.inf)
+    dose_map = account.dose_map()
+    tested: set[tuple[float, float]] = set()
+    for x_um, y_um in starts_um(guard.outline_um, footprint_um, (near.x_um, near.y_um)):
+        spot_um = series.choose_spot(x_um, y_um)
+        if spot_um is None:
+            return None
+        if spot_um in tested:
+            continue
+        tested.add(spot_um)
+        distance_um = clearance_um(dose_map, *spot_um, footprint_um=footprint_um, above_gy=above_gy)
+        if distance_um > 0 and distance_um >= guard_um:
+            return spot_um, distance_um, above_gy
+    return None
 
 
 def starts_um(

@@ -174,6 +174,7 @@ class DoseGuard:
         label: str = "",
         spot: int | None = None,
         margin_s: float | None = None,
+        energies_ev: tuple[float, ...] = (),
     ) -> MsgGenerator[ExposureRequest]:
         """Plan stub: describe an exposure here and now, in sample coordinates.
 
@@ -185,6 +186,8 @@ class DoseGuard:
             Kept in the ledger.
         margin_s
             Open time reserved beyond it, s; None: that of the way exposures are made.
+        energies_ev
+            Energies that are swept meanwhile, eV; empty: it stays where it is.
         """
         if margin_s is None:
             margin_s = self.timed_margin_s if self.is_timed(beamline) else self.open_time_margin_s
@@ -204,6 +207,7 @@ class DoseGuard:
             label=label,
             on_sample=self.touches_sample(x_um, y_um),
             spot=spot,
+            energies_ev=energies_ev,
         )
 
     def flux(self, beamline: TxmBeamline) -> MsgGenerator[float]:

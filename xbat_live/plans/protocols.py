@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from xbat_live.dose.flux_history import FluxMean
+
+if TYPE_CHECKING:
+    from xbat_live.devices import CubeEnd, CubeStart
 
 SpotChooser = Callable[[float, float], tuple[float, float] | None]
 """Returns the sample coordinate (x, y), um, of the next fresh spot after the one at (x, y), or None."""
@@ -48,6 +51,48 @@ class LiveAnalysis(Protocol):
     @property
     def feedback_ok(self) -> bool:
         """False once stage corrections were seen to move the image the wrong way."""
+
+
+class CubeResult(Protocol):
+    """What the live analysis found in one cube of the sample."""
+
+    @property
+    def number(self) -> int:
+        """Of the cube."""
+
+    @property
+    def alarm(self) -> str:
+        """Why somebody should look, or a policy act: ``threshold``, ``diverged``, ``misfit``; empty when all is well."""
+
+    @property
+    def message(self) -> str:
+        """One sentence for people on the alarm."""
+
+    def record(self) -> dict[str, Any]:
+        """Values for the `xas` stream, by field name of `xbat_live.devices.XasRecord`."""
+
+
+@runtime_checkable
+class CubeAnalysis(Protocol):
+    """The streaming analysis of energy sweeps as the plan sees it: nothing here blocks."""
+
+    def begin_cube(self, cube: CubeStart) -> None:
+        """Follow the frames of a cube that has begun."""
+
+    def end_cube(self, number: int, delivered: CubeEnd) -> None:
+        """Take note of what was delivered in a cube whose frames are complete."""
+
+    def abandon_cube(self, number: int) -> None:
+        """Forget a cube that was cut short."""
+
+    def pop_results(self) -> list[CubeResult]:
+        """Return what was found since the last call, in the order of the cubes."""
+
+    def busy(self) -> bool:
+        """Return True while a cube is not worked off."""
+
+    def products(self, result: CubeResult) -> Any:
+        """Return a device that gives the maps of a result when it is read into an Event; None: there are none."""
 
 
 class FluxMonitor(Protocol):

@@ -15,7 +15,6 @@ __all__ = ["DoseTruth", "ShutterLog"]
 
 _Float64 = npt.NDArray[np.float64]
 
-_GRID_UM = 0.5
 _MARGIN_UM = 25.0
 _UM2_PER_CM2 = 1e8
 _INTERVALS_KEPT = 4096
@@ -64,12 +63,12 @@ class ShutterLog:
 
 
 class DoseTruth:
-    """Dose in the active material on a fine grid in sample coordinates (0.5 um, the sample and 25 um around it).
+    """Dose in the active material on a fine grid in sample coordinates (`dose_grid_um`, the sample and 25 um around it).
 
     Parameters
     ----------
     settings
-        Size of the sample.
+        Size of the sample, pixel of the grid.
     beam
         Footprint of the beam (its fine structure is left out: it averages to zero).
     """
@@ -77,7 +76,7 @@ class DoseTruth:
     def __init__(self, settings: TwinSettings, beam: BeamProfile) -> None:
         self._beam = beam
         self._size_um = settings.sample_size_um
-        self.x_um, self.y_um = (_axis(size) for size in settings.sample_size_um)
+        self.x_um, self.y_um = (_axis(size, settings.dose_grid_um) for size in settings.sample_size_um)
         self.dose_gy = np.zeros((self.y_um.size, self.x_um.size))
         self.peak_rate_gy_s = np.zeros_like(self.dose_gy)
         self.version = 0
@@ -117,9 +116,9 @@ class DoseTruth:
         return sums / np.outer(np.diff(rows), np.diff(columns))
 
 
-def _axis(size_um: float) -> _Float64:
-    half = int(np.ceil((size_um / 2 + _MARGIN_UM) / _GRID_UM))
-    return np.arange(-half, half + 1, dtype=np.float64) * _GRID_UM
+def _axis(size_um: float, grid_um: float) -> _Float64:
+    half = int(np.ceil((size_um / 2 + _MARGIN_UM) / grid_um))
+    return np.arange(-half, half + 1, dtype=np.float64) * grid_um
 
 
 def _cell_starts(axis_um: _Float64, size_um: float, cells: int) -> npt.NDArray[np.intp]:

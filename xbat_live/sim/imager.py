@@ -221,6 +221,10 @@ def make_imager(settings: TwinSettings, cell: Cell, beam: BeamProfile) -> tuple[
 
 
 def _make_upright(settings: TwinSettings, cell: Cell, beam: BeamProfile) -> tuple[TwinSettings, Imager]:
+    if settings.frames is None and settings.scene == "rock":
+        from xbat_live.sim.rock_scene import RockImager
+
+        return settings, RockImager(settings, cell, beam)
     if settings.frames is None:
         return settings, SimulatedImager(settings, cell, beam)
     from xbat_live.sim.playback import RecordedFrames, RecordedScene, scene_settings

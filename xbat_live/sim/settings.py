@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TwinSettings"]
+__all__ = ["SCENES", "TwinSettings"]
+
+SCENES = ("txm", "rock")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,15 @@ class TwinSettings:
         Nominal capacity of the cell and its state of charge (0 lithiated .. 1 charged) at the start.
     frames
         File or directory with recorded frames to play instead of the rendered electrode.
+    scene
+        ``txm``: the electrode under the X-ray microscope. ``rock``: full-field XAS imaging, see `xbat_live.sim.rock`; the
+        monochromator sweeps, the dose delays the reaction from `damage_threshold_gy` on.
+    damage_spread_um
+        rock: standard deviation of the distance over which dose acts, um.
+    dose_grid_um, soc_cell_um
+        Pixel of the map of the true dose and of the local state of charge, um.
+    foil_centre_um, foil_size_um
+        rock: where the nickel foil is on the sample stage (x, y), um. Beside electrode and foil there is nothing in the beam.
     optical_pixel_size_um, optical_sensor_yx
         Microscope: pixel at the sample in um and number of sensor pixels (rows, columns).
     optical_photons_px_s
@@ -119,6 +130,12 @@ class TwinSettings:
     capacity_mah: float = 1.0
     initial_soc: float = 0.05
     frames: Path | None = None
+    scene: str = "txm"
+    damage_spread_um: float = 0.0
+    dose_grid_um: float = 0.5
+    soc_cell_um: float = 2.0
+    foil_centre_um: tuple[float, float] = (0.0, -5000.0)
+    foil_size_um: tuple[float, float] = (6000.0, 1800.0)
     optical_pixel_size_um: float = 0.56
     optical_sensor_yx: tuple[int, int] = (512, 640)
     optical_photons_px_s: float = 2e5
@@ -138,6 +155,8 @@ class TwinSettings:
                             " :", ":"
                         )
                     )
+        if self.scene not in SCENES:
+            raise ValueError(f"twin setting scene = {self.scene!r}: known are {', '.join(SCENES)}")
         for name in ("vibration_extent_px", "optical_vibration_extent_px"):
             smallest, largest = getattr(self, name)
             if smallest > largest:
@@ -188,9 +207,9 @@ class TwinSettings:
 
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**31 - 1, ""),
-    ("pixel_size_um", 1e-3, 10.0, "um"),
+    ("pixel_size_um", 1e-3, 100.0, "um"),
     ("sensor_yx", 16, 8192, "px"),
-    ("sample_size_um", 1.0, 5000.0, "um"),
+    ("sample_size_um", 1.0, 20000.0, "um"),
     ("flux_ph_s", 0.0, 1e16, "ph/s"),
     ("beam_fwhm_um", 0.1, 5000.0, "um"),
     ("beam_order", 1, 64, ""),
@@ -214,6 +233,10 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("fixed_pattern_rel", 0.0, 0.2, ""),
     ("saturation_counts", 255, 65535, "counts"),
     ("damage_threshold_gy", 1.0, 1e12, "Gy"),
+    ("damage_spread_um", 0.0, 1e4, "um"),
+    ("dose_grid_um", 0.05, 1e3, "um"),
+    ("soc_cell_um", 0.5, 5e3, "um"),
+    ("foil_size_um", 0.0, 1e5, "um"),
     ("capacity_mah", 1e-6, 1e6, "mAh"),
     ("initial_soc", 0.0, 1.0, ""),
     ("optical_pixel_size_um", 0.05, 10.0, "um"),

@@ -23,6 +23,21 @@ class Roi:
     size_y: int
     size_x: int
 
+    def check_on(self, sensor_yx: tuple[int, int], bin_yx: tuple[int, int]) -> None:
+        """Check that the region lies on a sensor and that `bin_yx` fits.
+
+        Raises
+        ------
+        ValueError
+            It does not.
+        """
+        rows, columns = sensor_yx
+        inside = 0 <= self.min_y <= rows - self.size_y and 0 <= self.min_x <= columns - self.size_x
+        if not inside or self.size_y < bin_yx[0] or self.size_x < bin_yx[1] or min(bin_yx) < 1:
+            raise ValueError(
+                f"{self} px with binning {bin_yx}: must lie within the sensor of {rows}x{columns} px (rows x columns)"
+            )
+
 
 @dataclass(frozen=True)
 class FrameTruth:

@@ -20,6 +20,7 @@ from xbat_live.sim.cell import Cell
 from xbat_live.sim.chemistry import Electrode, Potentiostat, damage_rate_factor
 from xbat_live.sim.clock import TwinClock
 from xbat_live.sim.exposure import DoseTruth, ShutterLog
+from xbat_live.sim.hindrance import HinderedReaction
 from xbat_live.sim.imager import Shot, make_imager
 from xbat_live.sim.instabilities import Vibration, beam_offset_um, drift_um, ring_current_ma, seeded, vibration_of_frame
 from xbat_live.sim.optics import BeamProfile
@@ -30,11 +31,10 @@ from xbat_live.sim.truth import Frame, FrameTruth, Roi, TruthLog
 
 __all__ = ["AXES", "Twin"]
 
-_SOC_CELL_UM = 2.0
 _KINETICS_STREAM = 67
 _I0_STREAM = 71
 _I0_NOISE_REL = 1e-3
-_STEP_UM = 0.25  # longest way of the beam over the sample in one dose step
+_STEP_OF_GRID = 0.5  # longest way of the beam over the sample in one dose step, in pixels of the dose map
 _MAX_STEPS = 400
 
 
@@ -64,6 +64,7 @@ class Twin:
         self._time = TwinClock(clock, settings.time_scale)
         self._stage = StageModel(self.settings)
         self._energy_ev = settings.energy_ev
+        self._energy_at: Callable[[float], float] | None = None
         self._attenuation = 1.0
         self._ring_share = 1.0
         self._shutter = ShutterLog()
@@ -71,8 +72,9 @@ class Twin:
         self._dose = DoseTruth(settings, self._beam)
         self._damage: tuple[int, npt.NDArray[np.float64]] | None = None
         self._electrode = Electrode(
-            settings.sample_size_um, _SOC_CELL_UM, settings.initial_soc, seeded(settings.seed, _KINETICS_STREAM)
+            settings.sample_size_um, settings.soc_cell_um, settings.initial_soc, seeded(settings.seed, _KINETICS_STREAM)
         )
+        self._hindered = HinderedReaction(settings, self._dose.dose_gy.shape) if settings.scene == "rock" else None
         self._log = TruthLog()
         self._frames_taken = 0
         self._sample_frames = 0
@@ -102,6 +104,7 @@ class Twin:
         with self._lock:
             self._settle(self._clock())
             self.potentiostat.advance()
+            self._local_state(exact=True)
             self._time.set_scale(scale)
 
     def set_stage(self, axis: str, position: float, moving: bool) -> None:
@@ -127,33 +130,23 @@ class Twin:
             self._settle(self._clock())
             self._energy_ev = float(energy_ev)
 
-    def set_attenuation(self, transmission: float) -> None:
-        """Transmission of the attenuator (0..1) from now on.
+    def follow_energy(self, energy_at: Callable[[float], float]) -> None:
+        """Let frames take the energy, eV, that `energy_at` gives for the middle of their exposure (clock): the energy may be swept."""
+        self._energy_at = energy_at
 
-        Raises
-        ------
-        ValueError
-            Outside 0..1.
-        """
-        if not 0.0 <= transmission <= 1.0:
-            raise ValueError(f"attenuator transmission {transmission}: must be within 0 .. 1")
+    def set_attenuation(self, transmission: float) -> None:
+        """Transmission of the attenuator (0..1) from now on; see `_share` for errors."""
+        share = _share("attenuator transmission", transmission)
         with self._lock:
             self._settle(self._clock())
-            self._attenuation = float(transmission)
+            self._attenuation = share
 
     def set_ring_share(self, share: float) -> None:
-        """Share of the ring's current (0..1) that is left from now on: 0 is a trip, back to 1 a refill.
-
-        Raises
-        ------
-        ValueError
-            Outside 0..1.
-        """
-        if not 0.0 <= share <= 1.0:
-            raise ValueError(f"share of the ring current {share}: must be within 0 .. 1")
+        """Share of the ring's current (0..1) that is left from now on: 0 is a trip, back to 1 a refill. See `_share` for errors."""
+        share = _share("share of the ring current", share)
         with self._lock:
             self._settle(self._clock())
-            self._ring_share = float(share)
+            self._ring_share = share
 
     def open_shutter(self, at_s: float) -> None:
         """Note that the shutter was opened at clock time `at_s`."""
@@ -239,7 +232,7 @@ class Twin:
         ValueError
             Region outside the sensor, or binning larger than it.
         """
-        self._check_region(roi, bin_yx)
+        roi.check_on(self.sensor_yx, bin_yx)
         with self._lock:
             self._settle(self._clock())
             open_s = self._shutter.overlap_s(start_s, end_s)
@@ -252,6 +245,8 @@ class Twin:
                 vibration = motion
             shot = self._shot((roi, bin_yx), (start_s, end_s), open_s, vibration)
             state = self._scene_state(self._sample_yx(stage_yx, end_s), max(index, 0))
+            if self._energy_at is not None:
+                state = replace(state, energy_ev=self._energy_at((start_s + end_s) / 2))
             truth = self._frame_truth(shot, state, (frame_type, index), stage_yx, end_s)
             self._frames_taken += 1
             self._request = (roi, bin_yx)
@@ -266,7 +261,7 @@ class Twin:
         self, roi: Roi, open_s: float = 1.0, bin_yx: tuple[int, int] = (1, 1)
     ) -> npt.NDArray[np.float32]:
         """Return noise-free counts without dark of an exposure of `open_s` s at the present state, float32."""
-        self._check_region(roi, bin_yx)
+        roi.check_on(self.sensor_yx, bin_yx)
         with self._lock:
             now_s = self._clock()
             shot = self._shot((roi, bin_yx), (now_s - open_s, now_s), open_s, NO_MOTION)
@@ -285,7 +280,7 @@ class Twin:
             self._imager.prepare(state, shot)
 
     def write_truth(self, directory: Path) -> None:
-        """Write ``truth.jsonl`` and ``truth_dose.npz`` (dose_gy, peak_rate_gy_s, soc; x_um, y_um) into `directory`.
+        """Write ``truth.jsonl`` and ``truth_dose.npz`` (dose_gy, peak_rate_gy_s, local_state, soc; x_um, y_um) into `directory`.
 
         Raises
         ------
@@ -301,6 +296,7 @@ class Twin:
                 "x_um": self._dose.x_um,
                 "y_um": self._dose.y_um,
                 "soc": self._electrode.soc.copy(),
+                "local_state": self._local_state(exact=True).copy(),
             }
         self._log.write(Path(directory), maps)
 
@@ -322,7 +318,7 @@ class Twin:
         ends = [self._sample_yx(from_yx or to_yx, start_s), self._sample_yx(to_yx, now_s)]
         gy_cm2 = self._cell.dose_per_fluence(self._energy_ev)
         way_um = math.dist(*ends)
-        steps = min(max(1, math.ceil(way_um / _STEP_UM)), _MAX_STEPS)
+        steps = min(max(1, math.ceil(way_um / (_STEP_OF_GRID * self.settings.dose_grid_um))), _MAX_STEPS)
         for i in range(steps):
             share = (i + 0.5) / steps
             at_s = start_s + share * (now_s - start_s)
@@ -331,7 +327,15 @@ class Twin:
             flux = self.settings.flux_ph_s * self._relative_flux(at_s)
             self._dose.deposit((centre[0], centre[1]), (now_s - start_s) / steps, flux, gy_cm2)
 
+    def _local_state(self, *, exact: bool = False) -> npt.NDArray[np.float64]:
+        """Local state of charge, or the progress of a reaction that dose delays."""
+        if self._hindered is None:
+            return self._electrode.soc
+        return self._hindered.at(self._time, self._clock(), self._electrode.mean_soc, self._dose.dose_gy, exact=exact)
+
     def _rate_factor(self) -> npt.NDArray[np.float64]:
+        if self._hindered is not None:  # the irradiated part is small: the cell does not notice
+            return np.ones(self._electrode.shape)
         if self._damage is None or self._damage[0] != self._dose.version:
             dose_gy = self._dose.on_cells(self._electrode.shape)
             self._damage = (self._dose.version, damage_rate_factor(dose_gy, self.settings.damage_threshold_gy))
@@ -358,7 +362,7 @@ class Twin:
         return SceneState(
             position_yx_um,
             self._energy_ev,
-            self._electrode.soc,
+            self._local_state(),
             self._electrode.mean_soc,
             self._electrode.throughput,
             self._stage.readback["z"],
@@ -395,10 +399,15 @@ class Twin:
             photons_per_px=0.0,
         )
 
-    def _check_region(self, roi: Roi, bin_yx: tuple[int, int]) -> None:
-        rows, columns = self.sensor_yx
-        inside = 0 <= roi.min_y <= rows - roi.size_y and 0 <= roi.min_x <= columns - roi.size_x
-        if not inside or roi.size_y < bin_yx[0] or roi.size_x < bin_yx[1] or min(bin_yx) < 1:
-            raise ValueError(
-                f"{roi} px with binning {bin_yx}: must lie within the sensor of {rows}x{columns} px (rows x columns)"
-            )
+
+def _share(what: str, value: float) -> float:
+    """Return `value` as a float.
+
+    Raises
+    ------
+    ValueError
+        Outside 0..1.
+    """
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{what} {value}: must be within 0 .. 1")
+    return float(value)

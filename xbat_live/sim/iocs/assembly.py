@@ -12,7 +12,7 @@ from .beam import Beam
 from .camera import Camera
 from .file_plugin import FilePlugin
 from .image_plugin import image_plugin_class
-from .monochromator import Monochromator
+from .monochromator import ENCODER, Monochromator
 from .optical import OpticalStation
 from .potentiostat import PotentiostatGroup
 from .shutter import Shutter
@@ -55,14 +55,16 @@ class SimulatedBeamline:
         both: dict[str, Any] = {"twin": twin, "worker": self.worker}
         sensor_yx, settings = twin.sensor_yx, twin.settings  # recorded frames bring their own sensor
         self.stage = Stage(prefix + "TXM:", **both)
-        self.monochromator = Monochromator(prefix + "MONO:", start_ev=settings.energy_ev, **both)
+        self.monochromator = Monochromator(
+            prefix + "MONO:", start_ev=settings.energy_ev, sweeping=settings.scene == "rock", **both
+        )
         self.shutter = Shutter(prefix + "SH:", **both)
         self.beam = Beam(prefix, **both)
         self.potentiostat = PotentiostatGroup(prefix + "POT:", capacity_mah=settings.capacity_mah, **both)
         self.control = TwinControl(
             prefix + "TWIN:", seed=settings.seed, time_scale=settings.time_scale, request_stop=request_stop, **both
         )
-        self.files = FilePlugin(prefix + "CAM:HDF1:", worker=self.worker, shape_yx=sensor_yx)
+        self.files = FilePlugin(prefix + "CAM:HDF1:", worker=self.worker, shape_yx=sensor_yx, attributes=[ENCODER])
         self.images = image_plugin_class(sensor_yx)(prefix + "CAM:image1:", shape_yx=sensor_yx)
         self.camera = Camera(
             prefix + "CAM:cam1:",
@@ -72,6 +74,7 @@ class SimulatedBeamline:
             shutter=self.shutter,
             source=twin,
             worker=self.worker,
+            attributes_at=self.monochromator.attributes_at,
         )
         self.optical = OpticalStation(prefix + "OPT:", twin=twin, shutter=self.shutter)
         self.truth = Truth(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -94,11 +95,13 @@ class Camera(SettingsGroup):
         images: ImagePlugin,
         shutter: Shutter,
         model: str = "simulated TXM camera",
+        attributes_at: Callable[[float], Mapping[str, float]] | None = None,
         **more: Any,
     ) -> None:
         super().__init__(prefix, **more)
         self._source, self._worker, self._shutter = source, worker, shutter
         self._model = model
+        self._attributes_at = attributes_at or (lambda time_s: {})
         self._sensor_yx = sensor_yx
         self._files, self._images = files, images
         self._task: asyncio.Task[None] | None = None
@@ -334,5 +337,7 @@ class Camera(SettingsGroup):
         """Render and write one frame, in the frame thread."""
         time_unix_s = time.time() - (time.monotonic() - start_s)
         frame = self._source.expose(start_s, end_s, self._roi, self._bin_yx, frame_type)
-        error = self._files.write_frame(frame.image, frame_type, unique_id, time_unix_s) if save else None
-        return frame.image, error
+        if not save:
+            return frame.image, None
+        attributes = self._attributes_at((start_s + end_s) / 2)
+        return frame.image, self._files.write_frame(frame.image, frame_type, unique_id, time_unix_s, attributes)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,11 @@ class FilePlugin(SettingsGroup):
     swmr_supported = choice_readback("SWMRSupported_RBV", ("Not Supported", "Supported"), "Supported")
     swmr_active = choice_readback("SWMRActive_RBV", ("Off", "Active"))
 
-    def __init__(self, prefix: str, *, worker: TwinWorker, shape_yx: tuple[int, int], **more: Any) -> None:
+    def __init__(
+        self, prefix: str, *, worker: TwinWorker, shape_yx: tuple[int, int], attributes: Sequence[str] = (), **more: Any
+    ) -> None:
         super().__init__(prefix, **more)
+        self._attributes = tuple(attributes)
         self._worker = worker
         self._shape_yx = shape_yx
         self._file: FrameFile | None = None
@@ -104,7 +108,12 @@ class FilePlugin(SettingsGroup):
         return self._target is not None and self.enable.readback.value == "Enable"
 
     def write_frame(
-        self, image: npt.NDArray[np.uint16], frame_type: str, unique_id: int, time_unix_s: float
+        self,
+        image: npt.NDArray[np.uint16],
+        frame_type: str,
+        unique_id: int,
+        time_unix_s: float,
+        attributes: Mapping[str, float] | None = None,
     ) -> FrameWriteError | None:
         """Write one frame (in the frame thread).
 
@@ -118,6 +127,8 @@ class FilePlugin(SettingsGroup):
             Its number.
         time_unix_s : float
             Time of exposure.
+        attributes : mapping of str to float
+            See `FrameFile.append`.
 
         Returns
         -------
@@ -128,8 +139,8 @@ class FilePlugin(SettingsGroup):
             if self._file is None:
                 if self._target is None:
                     return None
-                self._file = FrameFile(self._target, (image.shape[0], image.shape[1]))
-            self._file.append(image, frame_type, unique_id=unique_id, time_unix_s=time_unix_s)
+                self._file = FrameFile(self._target, (image.shape[0], image.shape[1]), self._attributes)
+            self._file.append(image, frame_type, unique_id=unique_id, time_unix_s=time_unix_s, attributes=attributes)
         except FrameWriteError as error:
             return error
         return None
@@ -230,7 +241,7 @@ class FilePlugin(SettingsGroup):
                 raise FrameWriteError(errno.ENOTSUP, f"FileWriteMode {mode} is not simulated; use Stream", str(path))
             if self.lazy_open.readback.value == "No":
                 shape_yx = self._shape_yx
-                self._file = await self._worker.render(lambda: FrameFile(path, shape_yx))
+                self._file = await self._worker.render(lambda: FrameFile(path, shape_yx, self._attributes))
         except (TypeError, ValueError) as error:
             template = self.file_template.readback.value
             await self._show_error(

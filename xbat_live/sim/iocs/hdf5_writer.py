@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -40,6 +41,8 @@ class FrameFile:
         File to make. An existing one is never overwritten.
     shape_yx : tuple of int
         Frame size.
+    attributes : sequence of str
+        Names of further numbers kept with every frame (NDAttributes).
 
     Raises
     ------
@@ -47,7 +50,7 @@ class FrameFile:
         If the folder is missing or not writable, the disk is full, or the file exists.
     """
 
-    def __init__(self, path: Path, shape_yx: tuple[int, int]) -> None:
+    def __init__(self, path: Path, shape_yx: tuple[int, int], attributes: Sequence[str] = ()) -> None:
         self.path = path
         self.shape_yx = shape_yx
         self.count = 0
@@ -63,7 +66,7 @@ class FrameFile:
         data = entry.create_group("data")
         data.attrs["NX_class"] = "NXdata"
         data.attrs["signal"] = "data"
-        attributes = entry.create_group("instrument/NDAttributes")
+        group = entry.create_group("instrument/NDAttributes")
         entry["instrument"].attrs["NX_class"] = "NXinstrument"
         self._frames = {
             name: self._file.create_dataset(
@@ -72,8 +75,8 @@ class FrameFile:
             for name in dict.fromkeys(DATASETS.values())
         }
         self._attributes = {
-            name: attributes.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(256,), dtype=dtype)
-            for name, dtype in _ATTRIBUTES.items()
+            name: group.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(256,), dtype=dtype)
+            for name, dtype in (_ATTRIBUTES | dict.fromkeys(attributes, np.float64)).items()
         }
         try:
             self._file.swmr_mode = True
@@ -82,7 +85,15 @@ class FrameFile:
             self._broken = True
             raise _named(error, path) from error
 
-    def append(self, image: npt.NDArray[np.uint16], frame_type: str, *, unique_id: int, time_unix_s: float) -> None:
+    def append(
+        self,
+        image: npt.NDArray[np.uint16],
+        frame_type: str,
+        *,
+        unique_id: int,
+        time_unix_s: float,
+        attributes: Mapping[str, float] | None = None,
+    ) -> None:
         """Add a frame and flush it to the operating system, where readers see it.
 
         Parameters
@@ -95,6 +106,8 @@ class FrameFile:
             Number of the frame.
         time_unix_s : float
             Time of exposure, s since 1970.
+        attributes : mapping of str to float
+            Numbers kept with the frame; one that the file was made for and that is missing becomes NaN.
 
         Raises
         ------
@@ -110,6 +123,8 @@ class FrameFile:
         dataset = self._frames[DATASETS[frame_type]]
         n = dataset.shape[0]
         row = {
+            **dict.fromkeys(self._attributes, np.nan),
+            **{name: value for name, value in (attributes or {}).items() if name in self._attributes},
             "NDArrayTimeStamp": time_unix_s,
             "NDArrayUniqueId": unique_id,
             "FrameType": FRAME_TYPES.index(frame_type),

@@ -6,10 +6,13 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
+
+_LEGS_KEPT = 16
 
 Listener = Callable[[float, bool], Awaitable[None]]
 
@@ -135,9 +138,17 @@ class Axis:
         self.moving = False
         self._tick_s = tick_s
         self._listeners: list[Listener] = []
+        self._legs: deque[tuple[float, Trapezoid | Braking]] = deque(maxlen=_LEGS_KEPT)
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._stop_requested = False
+
+    def position_at(self, time_s: float) -> float:
+        """Return where the axis was at `time_s` of `time.monotonic`, as an encoder latched then would: not the last tick. Any thread."""
+        for start_s, leg in reversed(tuple(self._legs)):
+            if start_s <= time_s:
+                return min(max(leg.position(time_s - start_s), self.travel[0]), self.travel[1])
+        return self.position
 
     def listen(self, listener: Listener) -> None:
         """Call `await listener(position, moving)` at the start, at every tick and at the end of every move.
@@ -194,6 +205,7 @@ class Axis:
     async def _follow(self, leg: Trapezoid | Braking, *, interruptible: bool) -> float:
         """Run one leg; return the velocity at which it was interrupted, 0 at its end."""
         start_s = time.monotonic()
+        self._legs.append((start_s, leg))
         await self._notify()
         while True:
             t_s = time.monotonic() - start_s
