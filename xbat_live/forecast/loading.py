@@ -72,7 +72,9 @@ def load_plans() -> PlanModules:
 def _loaded() -> PlanModules:
     setup, plans = import_module(_SETUP), import_module(_PLANS)
     every = [
-        module for name, module in list(sys.modules.items()) if name in (_PLANS, _SETUP) or name.startswith(f"{_PLANS}.")
+        module
+        for name, module in list(sys.modules.items())
+        if name in (_PLANS, _SETUP) or name.startswith(f"{_PLANS}.")
     ]
     return PlanModules(plans, setup, tuple(every))
 

@@ -47,5 +47,3 @@ class WalkedSweep(EnergySweep):
     def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield nothing."""
         yield from ()
-
-

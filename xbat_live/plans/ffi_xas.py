@@ -21,7 +21,8 @@ from xbat_live.plans._blocking import call_in
 from xbat_live.plans.cubes import Cubes
 from xbat_live.plans.decisions import DECISION, SPOTS, save_spots
 from xbat_live.plans.detectors import prepare_exposures, restore_exposures
-from xbat_live.plans.ffi_protocol import CubeCounts, Places, Protocol, XasPolicy
+from xbat_live.plans.ffi_options import CubeCounts, Places, XasPolicy
+from xbat_live.plans.ffi_protocol import XAS, Protocol
 from xbat_live.plans.guard import DoseGuard, close_shutter
 from xbat_live.plans.metadata import bound_arguments, plain, run_metadata
 from xbat_live.plans.policies import keep_transmission
@@ -32,7 +33,6 @@ from xbat_live.plans.stubs import take_darks
 
 logger = logging.getLogger(__name__)
 
-XAS = "xas"
 _NOT_THE_PROTOCOL = ("state_file", "policy", "on_alarm", "verdict_timeout_s", "duration_s", "arguments")
 
 

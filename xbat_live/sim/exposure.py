@@ -11,7 +11,7 @@ import numpy.typing as npt
 from xbat_live.sim.optics import BeamProfile
 from xbat_live.sim.settings import TwinSettings
 
-__all__ = ["DoseTruth", "ShutterLog"]
+__all__ = ["DoseTruth", "ShutterLog", "check_share"]
 
 _Float64 = npt.NDArray[np.float64]
 
@@ -124,3 +124,16 @@ def _axis(size_um: float, grid_um: float) -> _Float64:
 def _cell_starts(axis_um: _Float64, size_um: float, cells: int) -> npt.NDArray[np.intp]:
     """Index of the first grid node of every cell, and of the node behind the last."""
     return np.searchsorted(axis_um, np.linspace(-size_um / 2, size_um / 2, cells + 1) - 1e-6)
+
+
+def check_share(what: str, value: float) -> float:
+    """Return `value` as a float.
+
+    Raises
+    ------
+    ValueError
+        Outside 0..1.
+    """
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{what} {value}: must be within 0 .. 1")
+    return float(value)

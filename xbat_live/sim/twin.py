@@ -19,7 +19,7 @@ import numpy.typing as npt
 from xbat_live.sim.cell import Cell
 from xbat_live.sim.chemistry import Electrode, Potentiostat, damage_rate_factor
 from xbat_live.sim.clock import TwinClock
-from xbat_live.sim.exposure import DoseTruth, ShutterLog
+from xbat_live.sim.exposure import DoseTruth, ShutterLog, check_share
 from xbat_live.sim.hindrance import HinderedReaction
 from xbat_live.sim.imager import Shot, make_imager
 from xbat_live.sim.instabilities import Vibration, beam_offset_um, drift_um, ring_current_ma, seeded, vibration_of_frame
@@ -135,15 +135,15 @@ class Twin:
         self._energy_at = energy_at
 
     def set_attenuation(self, transmission: float) -> None:
-        """Transmission of the attenuator (0..1) from now on; see `_share` for errors."""
-        share = _share("attenuator transmission", transmission)
+        """Transmission of the attenuator (0..1) from now on; see `check_share` for errors."""
+        share = check_share("attenuator transmission", transmission)
         with self._lock:
             self._settle(self._clock())
             self._attenuation = share
 
     def set_ring_share(self, share: float) -> None:
-        """Share of the ring's current (0..1) that is left from now on: 0 is a trip, back to 1 a refill. See `_share` for errors."""
-        share = _share("share of the ring current", share)
+        """Share of the ring's current (0..1) that is left from now on: 0 is a trip, back to 1 a refill. See `check_share` for errors."""
+        share = check_share("share of the ring current", share)
         with self._lock:
             self._settle(self._clock())
             self._ring_share = share
@@ -398,16 +398,3 @@ class Twin:
             open_time_s=shot.open_s,
             photons_per_px=0.0,
         )
-
-
-def _share(what: str, value: float) -> float:
-    """Return `value` as a float.
-
-    Raises
-    ------
-    ValueError
-        Outside 0..1.
-    """
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{what} {value}: must be within 0 .. 1")
-    return float(value)
