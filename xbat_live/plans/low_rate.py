@@ -99,7 +99,8 @@ def intermittent_series(
             remedies = series.remedies(moving=not fresh)
             try:
                 yield from measure_at(
- series, here, fields_um=fields_um, rest_s=rest_s, remedies=remedies, orders=ANYWHERE)
+                    series, here, fields_um=fields_um, rest_s=rest_s, remedies=remedies, orders=ANYWHERE
+                )
                 measured = True
             except SpotChanged as change:
                 yield from tell_dose(series, here)

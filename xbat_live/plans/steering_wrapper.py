@@ -67,7 +67,9 @@ class _Steered:
                 yield from self.write()
                 return stop.value
             except Exception:
-                if self.runs and not self.bundling:  # a plan that failed without closing its run: the RunEngine does it after this
+                if (
+                    self.runs and not self.bundling
+                ):  # a plan that failed without closing its run: the RunEngine does it after this
                     yield from self.write()
                 raise
             response, error = None, None
