@@ -16,7 +16,7 @@ from bluesky.utils import MsgGenerator
 from numpy.typing import NDArray
 
 from xbat_live.archive import ArchiveWriter
-from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, JudgedFrame, Landmarks, RunProgress
+from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, JudgedFrame, RunProgress
 from xbat_live.callbacks.analysis import OPTICAL_KEYS
 from xbat_live.config import CameraSection, ExperimentConfig, OpticalSection, recorded_config
 from xbat_live.devices import (
@@ -30,7 +30,6 @@ from xbat_live.devices import (
 )
 from xbat_live.devices.beamline import OPTICAL_SUFFIX
 from xbat_live.devices.dose_monitor import DoseMonitor
-from xbat_live.dose.position import CarriedPosition
 from xbat_live.dose_setup import open_account
 from xbat_live.engine import make_run_engine
 from xbat_live.imaging import DriftModel, FramePipeline
@@ -112,8 +111,7 @@ def open_session(
         beamline = connect(config)
         beamline.shutter.close_now()
         account = stack.enter_context(open_account(config))
-        show = None if feed is None else frame_shower(feed, config)
-        analysis = make_analysis(config, account.carried, show=show)
+        analysis = make_analysis(config, show=None if feed is None else frame_shower(feed, config))
         stack.callback(analysis.close)
         calibration = FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na)
         monitor = stack.enter_context(
@@ -124,7 +122,7 @@ def open_session(
             calibration,
             open_time_margin_s=config.dose.open_time_margin_s,
             outline_um=config.sample.size_um,
-            position=lambda: analysis.position,
+            drift_um=lambda: analysis.drift_um,
             beamline=beamline,
             monitor=monitor,
             policy=config.dose.policy,
@@ -152,40 +150,16 @@ def open_session(
         yield Session(config, beamline, guard, analysis, run_engine, steering, archive)
 
 
-def make_analysis(
-    config: ExperimentConfig,
-    carried: CarriedPosition | None = None,
-    *,
-    show: Callable[[JudgedFrame], object] | None = None,
-) -> FrameAnalysis:
-    """Return the live analysis of the camera that the plan uses, on the sample where the last run left it (`carried`).
-
-    `show` gets every judged frame.
-    """
+def make_analysis(config: ExperimentConfig, *, show: Callable[[JudgedFrame], object] | None = None) -> FrameAnalysis:
+    """Return the live analysis of the camera that the plan uses; `show` gets every judged frame."""
     section: CameraSection | OpticalSection = config.optical if config.uses_microscope else config.camera
-    landmarks = None if config.uses_microscope else landmarks_of(config)
-    if carried is not None and landmarks is not None and landmarks.camera_was_turned:
-        logger.warning("camera.image_to_stage is another one than in the last run: its drift is not carried on")
-        carried = carried.doubted()
     return FrameAnalysis(
         partial(FramePipeline, pixel_size_um=section.pixel_size_um, dark_offset=section.dark_offset_counts),
-        DriftTracker(
-            section.pixel_size_um,
-            image_to_stage=image_to_stage_yx(config),
-            model=drift_model(config),
-            carried=None if config.uses_microscope else carried,
-        ),
+        DriftTracker(section.pixel_size_um, image_to_stage=image_to_stage_yx(config), model=drift_model(config)),
         dose_limit_gy=config.dose.limit_gy,
         keys=OPTICAL_KEYS if config.uses_microscope else None,
         show=show,
-        landmarks=landmarks,
     )
-
-
-def landmarks_of(config: ExperimentConfig) -> Landmarks:
-    """Return what earlier runs have seen of the sample; it lies beside the ledger."""
-    folder = config.path(config.dose.ledger_directory) / f"{config.sample.name}.views"
-    return Landmarks(folder, config.camera.pixel_size_um, image_to_stage_yx(config))
 
 
 def image_to_stage_yx(config: ExperimentConfig) -> NDArray[np.float64]:

@@ -47,6 +47,11 @@ class Frames:
         """The HDF5 file that is read directly; None when the frames come through Tiled."""
         return None if self._file is None else self._file.path
 
+    @property
+    def local(self) -> LocalFrames | None:
+        """Where the frames are in an HDF5 file on this machine; None when they come through Tiled."""
+        return self._file
+
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Read; see the class.
 

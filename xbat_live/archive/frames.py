@@ -47,7 +47,7 @@ class EventFramesConsolidator(HDF5Consolidator):
         if (per_event := self._rows_per_event) is not None:
             for index in range(doc["indices"]["start"], doc["indices"]["stop"]):
                 row = self._first_row + index * per_event
-                self._contiguous &= row == len(self._rows)
+                self._contiguous &= not self._rows or row == self._rows[-1] + 1
                 self._rows.extend(range(row, row + per_event))
         return super().consume_stream_datum(doc)
 
@@ -55,7 +55,8 @@ class EventFramesConsolidator(HDF5Consolidator):
         """Return what the server's reader gets: dataset, SWMR, and the rows."""
         parameters: dict[str, Any] = super().adapter_parameters()
         if self._rows:
-            parameters["slice"] = f"0:{len(self._rows)}" if self._contiguous else list(self._rows)
+            first, last = self._rows[0], self._rows[-1]
+            parameters["slice"] = f"{first}:{last + 1}" if self._contiguous else list(self._rows)
         return parameters
 
 

@@ -127,7 +127,7 @@ def demo_config(folder: Path, *, port: int, seconds: float, seed: int, frames: P
         "operator": f"xbat demo, seed {seed}",
     }
     if frames is not None:
-        from xbat_live.sim.recordings import find_recordings
+        from xbat_live.recordings import find_recordings
 
         try:
             pixel_um = find_recordings(frames)[0].pixel_size_um

@@ -7,7 +7,24 @@ from typing import Annotated
 import typer
 
 from xbat_live import __version__
-from xbat_live.cli import analyse, archive, config, demo, doctor, dose, guard, log, plan, run, serve, sim, steer, watch
+from xbat_live.cli import (
+    analyse,
+    archive,
+    config,
+    demo,
+    doctor,
+    dose,
+    export,
+    guard,
+    import_,
+    log,
+    plan,
+    run,
+    serve,
+    sim,
+    steer,
+    watch,
+)
 
 app = typer.Typer(
     name="xbat",
@@ -53,6 +70,8 @@ app.command()(steer.note)
 app.command()(steer.stop)
 app.command()(steer.abort)
 app.command()(doctor.doctor)
+app.command()(export.export)
+app.command("import")(import_.import_)
 app.add_typer(config.app, name="config")
 app.add_typer(dose.app, name="dose")
 app.add_typer(analyse.app, name="analyse")

@@ -14,7 +14,6 @@ from xbat_live.dose.grid import DoseGrid
 from xbat_live.dose.ledger import Entry, Ledger, LedgerCorrupt, LedgerError, LedgerLocked, LedgerTooNew, Record
 from xbat_live.dose.limits import DoseLimit, format_gy
 from xbat_live.dose.materials import Material
-from xbat_live.dose.position import POSITION_SIGMAS, CarriedPosition, SamplePosition, carried_position
 from xbat_live.dose.rate_map import DoseRateReport, dose_rate_map, dose_rate_report
 from xbat_live.dose.rate_masks import DoseMasks, dose_masks, dose_rate_histogram
 from xbat_live.dose.spectrum import Spectrum, scan_dose_per_fluence
@@ -27,11 +26,9 @@ from xbat_live.dose.verify import VerifyReport
 
 __all__ = [
     "DOSE_MODELS",
-    "POSITION_SIGMAS",
     "UNLIMITED",
     "AccountStatus",
     "Beam",
-    "CarriedPosition",
     "DoseAccount",
     "DoseGrid",
     "DoseLimit",
@@ -57,12 +54,10 @@ __all__ = [
     "RateMap",
     "Record",
     "Reservation",
-    "SamplePosition",
     "Settlement",
     "Spectrum",
     "SpotDose",
     "VerifyReport",
-    "carried_position",
     "dose_masks",
     "dose_rate_histogram",
     "dose_rate_map",

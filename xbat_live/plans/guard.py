@@ -16,7 +16,6 @@ from xbat_live.devices import DoseRecord, ShutterHeld, TxmBeamline
 from xbat_live.dose import DoseAccount, DoseRefused, ExposureRequest, Reservation, Settlement
 from xbat_live.dose.flux_history import PLAUSIBLE, FluxCalibration
 from xbat_live.dose.openings import count_open_time
-from xbat_live.dose.position import SamplePosition
 from xbat_live.plans._blocking import call_in
 from xbat_live.plans.bulletin import Bulletin, DoseWarning
 from xbat_live.plans.messages import put, read
@@ -45,8 +44,8 @@ class DoseGuard:
         reserved cannot be exceeded even when this process dies, s.
     outline_um
         Size (x, y) of the sample, centred on sample coordinate (0, 0), um.
-    position
-        Returns where the sample is: the registered drift and its uncertainty.
+    drift_um
+        Returns the registered drift (x, y), um.
     flux_headroom
         Factor on the flux at reservation for what it may rise by during the exposure (top-up).
     beamline
@@ -76,7 +75,7 @@ class DoseGuard:
     calibration: FluxCalibration
     open_time_margin_s: float = 0.25
     outline_um: tuple[float, float] = (200.0, 200.0)
-    position: Callable[[], SamplePosition] = SamplePosition
+    drift_um: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
     flux_headroom: float = 1.02
     run_uid: str = ""
     executor: ThreadPoolExecutor = field(
@@ -101,11 +100,6 @@ class DoseGuard:
     def __post_init__(self) -> None:
         self.policies()
         self._bulletin = Bulletin(self.account, self.signals)
-
-    def drift_um(self) -> tuple[float, float]:
-        """Return the drift (x, y) of the sample now, um."""
-        position = self.position()
-        return position.drift_x_um, position.drift_y_um
 
     # -- questions ------------------------------------------------------------------------------------------------------------------
 
@@ -241,7 +235,7 @@ class DoseGuard:
         DoseRefused
             When a limit would be exceeded. The shutter has not moved.
         """
-        counter_s, position = float((yield from read(beamline.shutter.open_time_s))), self.position()
+        counter_s = float((yield from read(beamline.shutter.open_time_s)))
         if self._counted_s is None:
             yield from call_in(self.executor, take_over, self.account, request, counter_s)
         elif counter_s > self._counted_s + _NOISE_S:
@@ -249,16 +243,12 @@ class DoseGuard:
             last = self._last_on_sample
             yield from call_in(self.executor, count_open_time, self.account, request, stray_s, counter_s, last=last)
         self._counted_s = counter_s
-        reservation: Reservation = yield from call_in(self.executor, self._reserve, request, counter_s, position)
+        reservation: Reservation = yield from call_in(self.executor, self.account.reserve, request, counter_s=counter_s)
         if request.on_sample:
             self._last_on_sample = request
         if self.signals is not None or reservation.warnings:
             self.executor.submit(self._bulletin.refresh, reservation)  # not waited for: the exposure goes on
         return reservation
-
-    def _reserve(self, request: ExposureRequest, counter_s: float, position: SamplePosition) -> Reservation:
-        self.account.locate(position)
-        return self.account.reserve(request, counter_s=counter_s)
 
     def settle(
         self, beamline: TxmBeamline, reservation: Reservation, *, since_s: float | None = None, opened: bool = False

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from xbat_live.sim.recordings import Recording, find_recordings
+from xbat_live.recordings import Recording, find_recordings
 from xbat_live.sim.render import PAD_PX, SceneState, ShiftedWindow, Transmission, first_index_px
 from xbat_live.sim.settings import TwinSettings
 from xbat_live.sim.truth import Roi
@@ -73,7 +73,7 @@ class RecordedFrames:
     def exposure_s(self, energy_ev: float) -> float:
         """Exposure of the reference frames (or of the sample frames where there are none), s."""
         group = _nearest(self._references, energy_ev) or self.sample_group(energy_ev)
-        return group[0].exposure_s
+        return _exposure_s(group[0])
 
     @cached_property
     def counts_per_photon(self) -> float:
@@ -92,7 +92,7 @@ class RecordedFrames:
     def _rate(self, recording: Recording) -> _Float32:
         image = self._loaded.get(recording)
         if image is None:
-            image = recording.read() / np.float32(recording.exposure_s)
+            image = recording.read() / np.float32(_exposure_s(recording))
             self._loaded[recording] = image
             if len(self._loaded) > _REFERENCES_KEPT:
                 self._loaded.popitem(last=False)
@@ -100,7 +100,7 @@ class RecordedFrames:
 
     def _mean_reference(self, recording: Recording) -> _Float32:
         group = _nearest(self._references, recording.energy_ev)
-        key = Recording(self._path, -1, self.shape, None, recording.energy_ev, 1.0, True)
+        key = Recording(self._path, -1, self.shape, kind="flat", energy_ev=recording.energy_ev)
         if key not in self._means:
             if group:
                 mean = np.zeros(self.shape, np.float32)
@@ -117,6 +117,11 @@ class RecordedFrames:
     @cached_property
     def _means(self) -> dict[Recording, _Float32]:
         return {}
+
+
+def _exposure_s(recording: Recording) -> float:
+    """Exposure, s; 1 where the file does not tell."""
+    return recording.exposure_s or 1.0
 
 
 def _nearest(recordings: list[Recording], energy_ev: float | None) -> list[Recording]:

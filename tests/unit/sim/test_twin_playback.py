@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from skimage.registration import phase_cross_correlation
 
-from xbat_live.sim.recordings import find_recordings
+from xbat_live.recordings import find_recordings
 from xbat_live.sim.settings import TwinSettings
 from xbat_live.sim.truth import Roi
 from xbat_live.sim.twin import Twin
