@@ -33,7 +33,7 @@ def consume(made, indices):
     [
         pytest.param([0, 1, 2], "0:3", id="no gap: a slice, so an orphan frame at the end stays outside"),
         pytest.param([0, 1, 3], [0, 1, 3], id="orphan in the middle"),
-        pytest.param([2], [2], id="orphans at the beginning"),
+        pytest.param([2], "2:3", id="orphans at the beginning"),
         pytest.param([0, 0, 1], [0, 0, 1], id="two Events about one frame"),
         pytest.param([1, 0], [1, 0], id="out of order"),
         pytest.param([], None, id="no Event yet"),

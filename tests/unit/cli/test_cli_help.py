@@ -23,6 +23,8 @@ VERBS = [
     "watch",
     "run",
     "doctor",
+    "export",
+    "import",
     "config init",
     "config show",
     "config schema",
