@@ -93,6 +93,10 @@ class LiveFeed:
         """Add a line to the events: ``info``, ``notice``, ``warning``, ``alarm`` or ``operator``."""
         self._put("write", {"t": time.time(), "severity": severity, "what": what, "text": text, "doc": None})
 
+    def append(self, series: str, row: dict[str, Any]) -> None:
+        """Add a row to a series of the run; it is forgotten when the next run begins."""
+        self._put("append", (series, row))
+
     def frame(self, view: FrameView) -> None:
         """Show a frame, if it is the newest when the time for a preview has come."""
         if self._view is not None:
@@ -203,6 +207,8 @@ class LiveFeed:
                     self._model.take(*what)
                 elif kind == "set":
                     self.store.set(**what)
+                elif kind == "append":
+                    self.store.append(*what)
                 else:
                     self.store.write(what)
             except Exception:  # one document that cannot be shown must not end the view

@@ -3,7 +3,8 @@
 import { sizeOf, svg } from "./dom.js";
 import { known, ticks } from "./format.js";
 
-const EDGE = { left: 44, right: 8, top: 6, bottom: 28 };
+const EDGE = { right: 8, top: 6, bottom: 28 };
+const LETTER = 6.2;
 
 export class Chart {
   constructor(root, { xLabel, yLabel, square = false }) {
@@ -17,6 +18,7 @@ export class Chart {
     const [x, y] = [xs.filter(known), ys.filter(known)];
     [this.width, this.height] = sizeOf(this.root);
     this.parts = [];
+    this.left = 44;
     if (!x.length || !y.length || this.width < 40 || this.height < 40) {
       this.root.replaceChildren();
       return false;
@@ -24,13 +26,18 @@ export class Chart {
     this.rx = padded(Math.min(...x), Math.max(...x), 0.04);
     this.ry = padded(Math.min(...y), Math.max(...y), 0.08);
     if (this.square) this.equalScales();
+    this.left = 26 + LETTER * Math.max(...ticks(...this.ry, this.yTicks).map((value) => String(value).length));
     this.root.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     this.drawAxes();
     return true;
   }
 
   get inner() {
-    return [this.width - EDGE.left - EDGE.right, this.height - EDGE.top - EDGE.bottom];
+    return [this.width - this.left - EDGE.right, this.height - EDGE.top - EDGE.bottom];
+  }
+
+  get yTicks() {
+    return Math.max(2, Math.round((this.height - EDGE.top - EDGE.bottom) / 32));
   }
 
   equalScales() {
@@ -42,7 +49,7 @@ export class Chart {
   }
 
   x(value) {
-    return EDGE.left + ((value - this.rx[0]) / (this.rx[1] - this.rx[0])) * this.inner[0];
+    return this.left + ((value - this.rx[0]) / (this.rx[1] - this.rx[0])) * this.inner[0];
   }
 
   y(value) {
@@ -55,11 +62,11 @@ export class Chart {
       this.add("line", { x1: this.x(value), x2: this.x(value), y1: EDGE.top, y2: EDGE.top + h, class: "grid" });
       this.add("text", { x: this.x(value), y: EDGE.top + h + 12, "text-anchor": "middle", class: "axis-text" }, String(value));
     }
-    for (const value of ticks(...this.ry, Math.max(2, Math.round(h / 32)))) {
-      this.add("line", { x1: EDGE.left, x2: EDGE.left + w, y1: this.y(value), y2: this.y(value), class: "grid" });
-      this.add("text", { x: EDGE.left - 4, y: this.y(value) + 3.5, "text-anchor": "end", class: "axis-text" }, String(value));
+    for (const value of ticks(...this.ry, this.yTicks)) {
+      this.add("line", { x1: this.left, x2: this.left + w, y1: this.y(value), y2: this.y(value), class: "grid" });
+      this.add("text", { x: this.left - 4, y: this.y(value) + 3.5, "text-anchor": "end", class: "axis-text" }, String(value));
     }
-    this.add("text", { x: EDGE.left + w / 2, y: this.height - 3, "text-anchor": "middle", class: "axis-label" }, this.labels[0]);
+    this.add("text", { x: this.left + w / 2, y: this.height - 3, "text-anchor": "middle", class: "axis-label" }, this.labels[0]);
     this.add("text", { x: 0, y: 0, "text-anchor": "middle", class: "axis-label", transform: `translate(10 ${EDGE.top + h / 2}) rotate(-90)` }, this.labels[1]);
   }
 

@@ -32,7 +32,7 @@ export class DosePanel {
     const share = known(dose.dose_gy) && limit ? dose.dose_gy / limit : NaN;
     const pill = byId("dose-share");
     pill.dataset.level = !known(share) ? "" : share >= 1 ? "over" : share >= WARN ? "near" : "fine";
-    const icon = { over: "⛔", near: "▲", fine: "✓" }[pill.dataset.level] ?? "";
+    const icon = { over: "✖", near: "▲", fine: "✓" }[pill.dataset.level] ?? "";
     setText(pill, known(share) ? `${icon} ${percent(share)}` : NONE);
     pill.title = known(dose.fraction) ? `${percent(dose.fraction, 1)} of ${dose.binding || "the binding limit"} with the uncertainty kept free` : "";
     const rateLimit = experiment.rate_limit_gy_s;
@@ -130,7 +130,7 @@ export class DosePanel {
       {},
       ...row("formula", "dose = flux × open time × beam profile × energy deposited per fluence in the material (Gy cm²)"),
       ...row("definition", `${dose.model ?? NONE}; thresholds compare only within one definition`),
-      ...row("flux", `${si(dose.flux_ph_s, "ph/s")} at ${si(1e-9 * (dose.i0_reference_na ?? NaN), "A")} in the ion chamber; followed live`),
+      ...row("flux", `${known(dose.flux_ph_s) ? dose.flux_ph_s.toExponential(2) : NONE} ph/s at ${si(1e-9 * (dose.i0_reference_na ?? NaN), "A")} in the ion chamber; followed live`),
       ...row("per fluence", known(dose.gy_cm2) ? `${dose.gy_cm2.toExponential(3)} Gy cm² at ${fixed(dose.energy_ev, 0, "eV")}` : NONE),
       ...row("peak", known(dose.peak_per_cm2) ? `${dose.peak_per_cm2.toExponential(3)} of the photons per cm²` : NONE),
       ...row("degraded", this.store.get("dose").degraded || "no: flux by the ion chamber"),

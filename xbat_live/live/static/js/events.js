@@ -4,7 +4,7 @@ import { byId, make, setText } from "./dom.js";
 import { clock } from "./format.js";
 
 const SHOWN = 200;
-const ICONS = { info: "·", notice: "➤", warning: "▲", alarm: "⛔", operator: "☞" };
+const ICONS = { info: "·", notice: "➤", warning: "▲", alarm: "✖", operator: "☞" };
 const RANK = { info: 0, operator: 1, notice: 1, warning: 2, alarm: 3 };
 const SPOKEN = 1; // from this rank on an event is read out
 

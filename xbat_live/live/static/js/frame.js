@@ -135,10 +135,11 @@ export class FramePanel {
     const size = header.full_nx === header.nx ? "" : `, shown ${header.nx} × ${header.ny}`;
     const place = header.field ? `spot ${Number(header.spot) + 1}${header.field}, ` : "";
     const unit = `${significant(header.low)} to ${significant(header.high)} ${header.unit}`;
-    const dose = known(header.dose_gy) ? `, ${si(header.dose_gy, "Gy")} here` : "";
+    const dose = known(header.dose_gy) ? `, ${si(header.dose_gy, "Gy")} after it` : "";
     const exposure = known(header.exposure_s) ? `, ${si(header.exposure_s, "s")}` : "";
     const note = header.note ? `; ${header.note}` : header.colours ? `; ${header.colours}` : "";
-    setText("frame-note", `${place}${header.full_nx} × ${header.full_ny} px${size}, ${fixed(1000 * header.pixel_um, 1)} nm/px${exposure}${dose}; ${unit}${note}`);
+    const pixel = header.pixel_um > 0 ? `, ${fixed(1000 * header.pixel_um, 1)} nm/px` : "";
+    setText("frame-note", `${place}${header.full_nx} × ${header.full_ny} px${size}${pixel}${exposure}${dose}; grey ${unit}${note}`);
     this.canvas.setAttribute("aria-label", `frame ${header.n}, ${header.accepted ? "accepted" : `rejected: ${verdict}`}`);
     document.documentElement.style.setProperty("--frame-aspect", `${header.nx} / ${header.ny}`);
     this.canvas.dataset.border = colour(header.accepted ? "good" : "bad");

@@ -35,7 +35,7 @@ const panels = {
   traces: new TracesPanel(store),
   quality: new QualityPanel(store),
   battery: new BatteryPanel(store),
-  xanes: new XanesPanel(store),
+  xanes: new XanesPanel(store, () => redrawAll()),
   events: new EventsPanel(store),
   plumbing: new PlumbingPanel(store, stats),
 };
@@ -113,13 +113,13 @@ function login(why) {
 
 function redrawAll() {
   for (const name of ["log", "map", "experiment", "run", "series:frames", "cell", "series:xanes"]) changedSince.add(name);
-  panels.traces.restyle();
+  panels.traces.stale = true;
   panels.dose.render();
   schedule();
 }
 
 initTheme(byId("theme"), redrawAll);
-addEventListener("resize", redrawAll);
+new ResizeObserver(redrawAll).observe(byId("grid"));
 document.addEventListener("visibilitychange", () => panels.frame.repaint());
 setInterval(() => {
   panels.status.tick();

@@ -45,7 +45,10 @@ export class MapPanel {
     const view = this.frame();
     if (view.width < 80 || view.height < 80) return; // not shown on a phone
     const key = `${view.width}x${view.height}`;
-    if (changed.has("map") || changed.has("experiment") || key !== this.drawn) this.drawDose(view);
+    if (changed.has("map") || changed.has("experiment") || key !== this.drawn) {
+      this.drawDose(view);
+      this.drawBar();
+    }
     this.drawn = key;
     this.drawOverlay(view);
     const map = this.store.get("map");
@@ -60,18 +63,37 @@ export class MapPanel {
     if (!map.nx || !map.levels) return;
     const levels = Uint8Array.from(atob(map.levels), (c) => c.charCodeAt(0));
     const pixels = new Uint8ClampedArray(4 * map.nx * map.ny);
-    for (let i = 0; i < levels.length; i += 1) {
-      const level = levels[i];
-      if (!level) continue;
-      const [r, g, b] = ramp(level / 255);
-      pixels.set([r, g, b, 40 + 215 * Math.min(1, level / 90)], 4 * i);
-    }
+    const table = Array.from({ length: 256 }, (_, level) => this.colourOf(doseOf(map, level)));
+    levels.forEach((level, i) => level && pixels.set(table[level], 4 * i));
     const image = new OffscreenCanvas(map.nx, map.ny);
     image.getContext("2d").putImageData(new ImageData(pixels, map.nx, map.ny), 0, 0);
     const context = canvas.getContext("2d");
     context.scale(ratio, ratio);
     context.imageSmoothingEnabled = false;
     context.drawImage(image, view.x(map.x0_um), view.y(map.y0_um), map.nx * map.cell_x_um * view.scale, map.ny * map.cell_y_um * view.scale);
+  }
+
+  // The colours span two decades up to the limit; what is less fades out.
+  get scale() {
+    const map = this.store.get("map");
+    const most = this.store.get("experiment").dose_limit_gy || map.peak_gy || 1;
+    return [most / 100, most];
+  }
+
+  colourOf(dose) {
+    const [low, high] = this.scale;
+    const part = Math.log(dose / low) / Math.log(high / low);
+    return [...ramp(part), part < 0 ? Math.max(255 + 255 * part, 25) : 255];
+  }
+
+  // The scale of the colours, beside the legend.
+  drawBar() {
+    const [low, high] = this.scale;
+    const root = byId("map-bar");
+    root.setAttribute("viewBox", "0 0 170 22");
+    const cells = Array.from({ length: 34 }, (_, i) => svg("rect", { x: 5 * i, y: 0, width: 5, height: 8, fill: `rgb(${ramp(i / 33).join(" ")})` }));
+    const text = (x, anchor, dose) => svg("text", { x, y: 19, "text-anchor": anchor, class: "axis-text" }, si(dose, "Gy", 2));
+    root.replaceChildren(...cells, text(0, "start", low), text(85, "middle", Math.sqrt(low * high)), text(170, "end", high));
   }
 
   drawOverlay(view) {
@@ -134,6 +156,10 @@ export class MapPanel {
     if (known(beam.x_um)) parts.push(svg("line", { x1: view.x(beam.x_um), y1: view.y(beam.y_um), x2: view.x(x), y2: view.y(y) }));
     return [svg("g", { class: allowed === false ? "proposal refused" : "proposal", "data-testid": "proposal" }, ...parts)];
   }
+}
+
+function doseOf(map, level) {
+  return level ? map.floor_gy * (map.peak_gy / map.floor_gy) ** ((level - 1) / 254) : 0;
 }
 
 function axes(view) {

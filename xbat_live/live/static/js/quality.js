@@ -1,7 +1,7 @@
 // Verdicts on frames, and where the sample drifted.
 
 import { Chart } from "./chart.js";
-import { byId, setText } from "./dom.js";
+import { byId, setText, sizeOf, svg } from "./dom.js";
 import { fixed, known, NONE, percent, signed } from "./format.js";
 
 const ALARM = 5;
@@ -22,10 +22,29 @@ export class QualityPanel {
     setText("in-a-row", known(quality.in_a_row) ? `${alarm ? "⚠ " : ""}${quality.in_a_row} (alarm at ${ALARM})` : NONE);
     byId("in-a-row").classList.toggle("alarm", alarm);
     const angle = known(quality.blur_angle_deg) ? ` at ${quality.blur_angle_deg.toFixed(0)}°` : "";
-    setText("blur", known(quality.blur_px) ? `${quality.blur_px.toFixed(1)} px, ${fixed(1000 * quality.blur_um, 0, "nm")}${angle}` : NONE);
+    setText("blur", known(quality.blur_px) ? `${quality.blur_px.toFixed(1)}${known(this.store.state.blur_limit_px) ? ` of ${this.store.state.blur_limit_px.toFixed(1)}` : ""} px, ${fixed(1000 * quality.blur_um, 0, "nm")}${angle}` : NONE);
     setText("quality-reason", quality.verdict ? `${quality.accepted ? "✓" : "✗"} ${quality.verdict}: ${quality.reason}` : " ");
     byId("quality-reason").title = quality.reason ?? "";
+    this.renderStrip();
     this.renderDrift();
+  }
+
+  // The verdicts on the last frames: a block is accepted, a cross rejected.
+  renderStrip() {
+    const frames = this.store.frames();
+    if (!frames) return;
+    const root = byId("verdicts");
+    const [width] = sizeOf(root);
+    const step = 9;
+    const [accepted, verdict, n] = ["accepted", "verdict", "n"].map((name) => frames.column(name).slice(-Math.floor(width / step)));
+    root.setAttribute("viewBox", `0 0 ${width} 12`);
+    root.replaceChildren(
+      ...accepted.map((ok, i) => {
+        const x = width - step * (accepted.length - i) + 1;
+        const d = ok === 0 ? `M${x} 2l7 8M${x + 7} 2l-7 8` : `M${x} 2h7v8h-7z`;
+        return svg("path", { d, class: ok === 0 ? "rejected" : ok === 1 ? "accepted" : "unjudged" }, svg("title", {}, `#${n[i]}: ${verdict[i] ?? "not judged"}`));
+      }),
+    );
   }
 
   renderDrift() {

@@ -5,7 +5,7 @@ import { clock, duration, fixed, known, NONE } from "./format.js";
 
 const STALE_S = 2;
 const BEAM_S = 0.6;
-const ICONS = { IDLE: "○", RUNNING: "▶", PAUSING: "◒", PAUSED: "❚❚", RESUMING: "◓", RELOCATING: "⇢", STOPPING: "◒", ENDED: "■", "HALTED-DOSE": "⛔", ABORTING: "◒", ABORTED: "✖", FAILED: "✖" };
+const ICONS = { IDLE: "○", RUNNING: "▶", PAUSING: "◒", PAUSED: "❚❚", RESUMING: "◓", RELOCATING: "⇢", STOPPING: "◒", ENDED: "■", "HALTED-DOSE": "✖", ABORTING: "◒", ABORTED: "✖", FAILED: "✖" };
 const OVER = new Set(["ENDED", "HALTED-DOSE", "ABORTED", "FAILED"]);
 
 export class StatusPanel {
@@ -79,6 +79,7 @@ export class StatusPanel {
     let part = progress.n_points ? (progress.point ?? 0) / progress.n_points : 0;
     if (known(total) && total > 0) part = Math.max(part, Math.min(elapsed / total, 1));
     if (this.over && run.exit_status === "success") part = 1;
+    part = Math.min(part, 1);
     byId("progress-fill").style.width = `${(100 * part).toFixed(1)}%`;
     byId("progress-bar").setAttribute("aria-valuenow", (100 * part).toFixed(0));
     const spots = this.store.state.spots?.length ?? 0;

@@ -4,9 +4,9 @@ import { byId, colour, make, sizeOf } from "./dom.js";
 import { known } from "./format.js";
 
 const KINDS = [
-  { title: "dose, kGy", lines: [{ column: "dose_gy", factor: 1e-3, stroke: "c-dose", label: "dose" }], limit: (x) => 1e-3 * x.dose_limit_gy, zero: true },
+  { title: "dose, kGy", lines: [{ column: "dose_gy", factor: 1e-3, stroke: "c-dose", label: "dose" }], limit: (state) => 1e-3 * state.experiment?.dose_limit_gy, zero: true },
   { title: "drift, nm", lines: [{ column: "drift_x_um", factor: 1e3, stroke: "c-x", label: "x" }, { column: "drift_y_um", factor: 1e3, stroke: "c-y", dash: [5, 3], label: "y" }] },
-  { title: "blur, px", lines: [{ column: "blur_px", factor: 1, stroke: "c-blur", label: "extent", points: true }], zero: true, verdicts: true },
+  { title: "blur, px", lines: [{ column: "blur_px", factor: 1, stroke: "c-blur", label: "extent", points: true }], limit: (state) => state.blur_limit_px, zero: true, verdicts: true },
   { title: "voltage, V", lines: [{ column: "voltage_v", factor: 1, stroke: "c-volt", label: "V" }] },
 ];
 
@@ -14,6 +14,7 @@ export class TracesPanel {
   constructor(store) {
     this.store = store;
     this.plots = [];
+    this.stale = false; // colours or sizes are of before
     new ResizeObserver(() => this.resize()).observe(byId("traces"));
   }
 
@@ -21,6 +22,7 @@ export class TracesPanel {
     for (const { plot } of this.plots) plot.destroy();
     const root = byId("traces");
     root.replaceChildren();
+    this.stale = false;
     const [width, height] = this.sizes();
     const sync = uPlot.sync("traces");
     this.plots = KINDS.map((kind, i) => {
@@ -40,7 +42,7 @@ export class TracesPanel {
     const grid = { stroke: colour("grid"), width: 1 };
     const font = "11px system-ui, sans-serif";
     const x = { stroke: ink, grid, font, size: last ? 22 : 0, show: last, ticks: { show: false }, values: (_, all) => all.map((value) => `${value}`) };
-    const y = { stroke: ink, grid, font, size: 46, ticks: { show: false }, label: kind.title, labelSize: 13, labelFont: font, labelGap: 0, gap: 2, space: 22 };
+    const y = { stroke: ink, grid, font, size: 44, ticks: { show: false }, gap: 3, space: 20 };
     return {
       width,
       height: height + (last ? 16 : 0),
@@ -77,7 +79,7 @@ export class TracesPanel {
       const x = plot.valToPos((move.t - started) / 60, "x", true);
       line(ctx, x, bbox.top, x, bbox.top + bbox.height);
     }
-    const limit = kind.limit?.(this.store.get("experiment"));
+    const limit = kind.limit?.(this.store.state);
     if (known(limit)) {
       ctx.setLineDash([]);
       ctx.strokeStyle = colour("bad");
@@ -85,6 +87,7 @@ export class TracesPanel {
       line(ctx, bbox.left, y, bbox.left + bbox.width, y);
     }
     if (kind.verdicts) this.crosses(plot, ctx, ratio);
+    title(plot, kind, ratio);
     ctx.restore();
   }
 
@@ -108,7 +111,7 @@ export class TracesPanel {
 
   render() {
     if (sizeOf(byId("traces"))[0] < 80) return; // not shown on a phone
-    if (!this.plots.length) this.build();
+    if (!this.plots.length || this.stale) this.build();
     for (const { kind, plot } of this.plots) plot.setData(this.columns(kind));
   }
 
@@ -118,8 +121,24 @@ export class TracesPanel {
     this.plots.forEach(({ plot }, i) => plot.setSize({ width, height: height + (i === KINDS.length - 1 ? 16 : 0) }));
   }
 
-  restyle() {
-    if (this.plots.length) this.build();
+}
+
+// What is drawn, in its colour, on a ground that keeps it readable.
+function title(plot, kind, ratio) {
+  const { ctx, bbox } = plot;
+  ctx.font = `600 ${11 * ratio}px system-ui, sans-serif`;
+  ctx.textBaseline = "top";
+  ctx.textAlign = "left";
+  const words = [[kind.title, "ink"], ...(kind.lines.length > 1 ? kind.lines.map((item) => [item.label + (item.dash ? " ┄" : " ─"), item.stroke]) : [])];
+  let x = bbox.left + 5 * ratio;
+  ctx.fillStyle = colour("panel");
+  ctx.globalAlpha = 0.8;
+  ctx.fillRect(x - 3 * ratio, bbox.top, words.reduce((sum, [text]) => sum + ctx.measureText(text).width + 8 * ratio, 0), 14 * ratio);
+  ctx.globalAlpha = 1;
+  for (const [text, name] of words) {
+    ctx.fillStyle = colour(name);
+    ctx.fillText(text, x, bbox.top + 1.5 * ratio);
+    x += ctx.measureText(text).width + 8 * ratio;
   }
 }
 
@@ -133,5 +152,5 @@ function line(ctx, x0, y0, x1, y1) {
 function range(low, high, kind) {
   if (!known(low) || !known(high)) return [0, 1];
   const span = high - low || Math.abs(high) * 0.02 || 1;
-  return [kind.zero ? Math.min(0, low) : low - 0.1 * span, high + 0.12 * span];
+  return [kind.zero ? Math.min(0, low) : low - 0.1 * span, high + 0.3 * span];
 }

@@ -6,7 +6,8 @@ import { fixed, known, percent, si } from "./format.js";
 import { ramp } from "./map.js";
 
 export class XanesPanel {
-  constructor(store) {
+  constructor(store, resized) {
+    this.resized = resized;
     this.store = store;
     this.spectrum = new Chart(byId("xanes-spectrum"), { xLabel: "energy, eV", yLabel: "absorbance −ln T" });
     this.trend = new Chart(byId("xanes-trend"), { xLabel: "state of charge, %", yLabel: "half-height energy, eV" });
@@ -16,7 +17,10 @@ export class XanesPanel {
     const series = this.store.series.xanes;
     const shown = Boolean(series?.rows.length);
     byId("xanes").hidden = !shown;
-    document.body.classList.toggle("with-xanes", shown);
+    if (shown !== document.body.classList.contains("with-xanes")) {
+      document.body.classList.toggle("with-xanes", shown);
+      this.resized();
+    }
     if (!shown) return;
     const scans = new Map();
     for (const row of series.rows) {
