@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import live_fixtures
 import numpy as np
 import pytest
-from conftest_live import until
+from live_fixtures import until
 from pretend_run import PretendRun
 
 from xbat_live.live.attach import SpectrumShower
 from xbat_live.live.edges import half_height
 from xbat_live.live.feed import LiveFeed
+
+folder = live_fixtures.folder
 
 ENERGY_EV = np.r_[8320:8338:3.0, 8338:8356:1.0, 8356:8400:4.0]
 

@@ -41,6 +41,8 @@ const panels = {
 };
 panels.controls = new ControlsPanel(store, panels.status, connection, stats);
 panels.controls.map = panels.map;
+stats.store = store;
+stats.command = (verb, args) => connection.command(verb, args, "");
 
 let changedSince = new Set();
 let chartsAt = 0;

@@ -1,0 +1,241 @@
+"""The live page in a real browser against the real demonstration: one run, one browser, looked at and steered while it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from browser import Page, browser, chromium
+from conftest import xbat
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+
+SECONDS = 60
+
+
+@dataclass
+class LiveDemo:
+    url: str
+    runtime: Path
+    folder: Path
+    url_after_s: float
+
+    @property
+    def address(self) -> str:
+        return self.url.partition("#")[0]
+
+    def token(self, role: str) -> str:
+        return (self.runtime / f"{role}.token").read_text().strip()
+
+    def hub_pid(self) -> int | None:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    if b"xbat_live.live.hub" in words and os.fsencode(self.runtime) in words:
+                        return int(entry.name)
+        return None
+
+
+@pytest.fixture(scope="module")
+def new_page():
+    with browser() as opener:
+        yield opener
+
+
+@pytest.fixture(scope="module")
+def demo(new_page, tmp_path_factory):
+    """A demonstration under way; the browser is there before it, so that nothing of the run is spent waiting for it."""
+    runtime = tmp_path_factory.mktemp("rt")
+    folder = tmp_path_factory.mktemp("demo")
+    started_s = time.monotonic()
+    process = xbat(
+        "demo",
+        "--seconds",
+        str(SECONDS),
+        "--port",
+        "0",
+        "--directory",
+        str(folder),
+        env={"XBAT_RUNTIME_DIR": str(runtime)},
+    )
+    lines: list[str] = []
+    url = ""
+    for line in process.stdout:
+        lines.append(line)
+        if found := re.search(r"(http://127\.0\.0\.1:\d+/#k=\S+)", line):
+            url = found[1]
+            break
+    assert url, lines
+    after_s = time.monotonic() - started_s
+    reader = threading.Thread(target=lambda: [lines.append(line) for line in process.stdout], daemon=True)
+    reader.start()
+    yield LiveDemo(url, runtime, folder, after_s)
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)  # nobody waits here for the archive to be drained; all its processes end with it
+    process.kill()
+    process.wait()
+    reader.join(5)
+    process.stdout.close()
+    process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def page(demo, new_page) -> Page:
+    return new_page().open(demo.url)
+
+
+def test_the_page_is_there_before_the_services_are(demo, page):
+    page.until(lambda: page.stats("connected"))
+    page.until(lambda: "IOCs" in page.text("services"))
+    assert page.stats("role") == "operator"
+    assert "#" not in page.page.url  # the token is not left in the address bar
+
+
+def test_the_dose_is_shown_as_the_run_counts_it(demo, page):
+    page.until(lambda: page.stats("points") >= 2, 90)
+    assert re.fullmatch(r"\d+(\.\d+)? kGy", page.text("dose"))
+    assert page.text("dose-limit") == "120 kGy"
+    assert page.text("state").split() == ["▶", "RUNNING"]
+    assert "operando_txm_series" in page.text("plan")
+    shown = page.page.evaluate(
+        "[...document.querySelectorAll('[data-testid=literature-tick]')].map((mark) => mark.dataset.source)"
+    )
+    assert any("Jousseaume 2023" in source for source in shown)
+    kgy = float(page.text("dose").split()[0])
+    assert 0 < kgy <= 120
+
+
+def test_frames_are_painted_with_their_verdict(demo, page):
+    page.until(lambda: page.stats("frames") >= 3)
+    bright = page.page.evaluate(
+        "(() => { const c = document.querySelector('[data-testid=frame]');"
+        " const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        " return new Set(d.filter((_, i) => i % 4 === 0)).size; })()"
+    )
+    assert bright > 100  # grey levels: a picture, not an empty canvas
+    assert "33.2 nm/px" in page.text("frame-note")
+
+
+def test_a_rejected_frame_has_another_border_and_word(demo, page):
+    page.until(lambda: page.attribute("frame-box", "data-verdict") == "rejected", 60)
+    styles = page.page.evaluate(
+        "['rejected', 'accepted'].map((verdict) => { const box = document.querySelector('[data-testid=frame-box]').cloneNode();"
+        " box.dataset.verdict = verdict; document.body.append(box); const s = getComputedStyle(box);"
+        " const both = [s.borderTopStyle, s.borderTopColor]; box.remove(); return both; })"
+    )
+    assert styles[0][0] != styles[1][0]  # never by colour alone
+    assert styles[0][1] != styles[1][1]
+    page.until(lambda: page.page.locator('[data-testid=event][data-what="retake"]').count())
+
+
+@pytest.mark.parametrize(
+    ("view", "unit"), [("difference", "optical density"), ("fft", "log10 power"), ("raw", "counts")]
+)
+def test_other_views_of_the_frame(demo, page, view, unit):
+    page.page.click(f"[data-view={view}]")
+    page.until(lambda: unit in page.text("frame-note"), 30)
+    assert page.stats("lastFrame.view") == view
+
+
+def test_a_relocation_is_an_arrow_on_the_map(demo, page):
+    page.until(lambda: page.count("relocation-arrow") >= 1, 90)
+    assert page.count("spot") >= 2
+    assert page.page.locator('[data-testid=event][data-what="relocate"]').count() >= 1
+
+
+def test_reload_in_the_middle_restores_everything(demo, page):
+    before = page.stats("points")
+    arrows = page.count("relocation-arrow")
+    page.page.reload()
+    page.until(lambda: page.stats("points") >= before, 15)
+    page.until(lambda: page.count("relocation-arrow") >= arrows, 15)
+    assert page.stats("role") == "operator"
+
+
+def test_a_hub_that_is_killed_comes_back_complete(demo, page):
+    before, pid = page.stats("points"), page.until(demo.hub_pid)
+    os.kill(pid, signal.SIGKILL)
+    page.until(lambda: not page.stats("connected"))
+    page.until(lambda: page.stats("connected"), 30)
+    assert demo.hub_pid() != pid
+    page.until(lambda: page.stats("points") > before, 30)
+    numbers = page.page.evaluate("window.S.store.frames().column('n')")
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_viewer_sees_no_buttons_and_cannot_steer(demo, new_page):
+    viewer = new_page().open(f"{demo.address}#k={demo.token('viewer')}")
+    viewer.until(lambda: viewer.stats("connected"))
+    assert viewer.stats("role") == "viewer"
+    assert not viewer.page.get_by_test_id("controls").is_visible()
+    viewer.page.keyboard.press("p")
+    answer = viewer.page.evaluate("window.S.command('pause', { now: true })")
+    assert not answer["ok"]
+    assert "look, not steer" in answer["message"]
+    assert not viewer.console
+
+
+def test_a_wrong_token_is_asked_for_again(demo, new_page):
+    stranger = new_page().open(f"{demo.address}#k=guessed")
+    stranger.until(lambda: stranger.page.get_by_test_id("login").is_visible())
+    assert stranger.stats("points") == 0
+    stranger.page.get_by_test_id("token").fill(demo.token("viewer"))
+    stranger.page.get_by_test_id("login-ok").click()
+    stranger.until(lambda: stranger.stats("points") > 0)
+
+
+def test_a_page_of_another_origin_gets_nothing(demo, new_page):
+    class Foreign(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        foreign = new_page().open(f"http://127.0.0.1:{server.server_address[1]}/")
+        socket = json.dumps(demo.address.replace("http", "ws") + "live")
+        outcome = foreign.page.evaluate(
+            f"new Promise((done) => {{ const s = new WebSocket({socket});"
+            " s.onopen = () => done('open'); s.onerror = () => done('refused'); })"
+        )
+        server.shutdown()
+    assert outcome == "refused"
+
+
+def test_a_phone_shows_what_tells_whether_the_sample_is_alive(demo, new_page):
+    phone = new_page(viewport={"width": 390, "height": 844}, color_scheme="light").open(demo.url)
+    phone.until(lambda: phone.stats("points") > 0)
+    for shown in ("state", "dose", "rejected", "progress"):
+        assert phone.page.get_by_test_id(shown).is_visible(), shown
+    for hidden in ("frame", "map", "traces", "events"):
+        assert not phone.page.get_by_test_id(hidden).is_visible(), hidden
+    assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert phone.page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert not phone.console
+
+
+def test_nothing_went_wrong_and_nothing_left_this_machine(demo, page):
+    assert page.stats("errors") == []
+    assert page.console == []
+    assert page.outside == []
+
+
+def test_without_a_browser_these_tests_skip(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(pytest.skip.Exception, match="no browser"):
+        chromium()
