@@ -147,6 +147,8 @@ def open_session(
             release_beam=beamline.shutter.resume,
             abort=lambda reason: run_engine.abort(reason=reason),
         )
+        if feed is not None:
+            feed.watch("steering", lambda: {"phase": str(steering.phase)})
         yield Session(config, beamline, guard, analysis, run_engine, steering, archive)
 
 

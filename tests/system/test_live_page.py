@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pathlib import Path
 import pytest
 from browser import Page, browser, chromium
 from conftest import xbat
+
+from xbat_live.watchdog.config_file import read_config
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -36,6 +39,18 @@ class LiveDemo:
 
     def token(self, role: str) -> str:
         return (self.runtime / f"{role}.token").read_text().strip()
+
+    def shutter(self) -> str:
+        """What the shutter's IOC says."""
+        (file,) = self.folder.glob("*/ledger/*.guard.json")
+        section = read_config(file).beamline
+        environment = os.environ | section.channel_access.environment()
+        code = "import sys; from caproto.sync.client import read; print(read(sys.argv[1], data_type='native', timeout=5).data[0])"
+        pv = f"{section.prefix}SH:Status"
+        found = subprocess.run(
+            [sys.executable, "-c", code, pv], env=environment, capture_output=True, text=True, check=True
+        )
+        return {"0": "Closed", "1": "Open"}.get(found.stdout.strip(), found.stdout.strip())
 
     def hub_pid(self) -> int | None:
         for entry in Path("/proc").iterdir():
@@ -173,6 +188,49 @@ def test_a_hub_that_is_killed_comes_back_complete(demo, page):
     page.until(lambda: page.stats("points") > before, 30)
     numbers = page.page.evaluate("window.S.store.frames().column('n')")
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_pause_from_the_page_closes_the_shutter_of_the_beamline(demo, page):
+    """Down to the IOC and back: the button, the plan, the shutter's own PV; seen by all, and undone."""
+    page.until(lambda: page.page.get_by_test_id("pause").is_enabled(), 30)
+    page.page.get_by_test_id("pause").click()
+    page.until(lambda: "PAUSED" in page.text("state"), 30)
+    frames = page.stats("points")
+    assert demo.shutter() == "Closed"
+    page.page.wait_for_timeout(1500)
+    assert page.stats("points") == frames
+    assert demo.shutter() == "Closed"
+    assert not page.page.get_by_test_id("pause").is_enabled()
+    page.page.keyboard.press("p")
+    page.until(lambda: "RUNNING" in page.text("state"), 30)
+    page.until(lambda: page.stats("points") > frames, 30)
+
+
+def test_a_note_from_the_page_and_one_from_a_second_terminal(demo, page, monkeypatch):
+    from xbat_live.live.control import ControlClient, find_runs
+
+    page.page.get_by_test_id("note").click()
+    page.page.get_by_test_id("note-text").fill("electrolyte looks turbid")
+    page.page.get_by_test_id("who").fill("Ada")
+    page.page.get_by_test_id("ask-ok").click()
+    page.until(lambda: "✓ note" in page.text("reply"))
+    (run,) = find_runs(demo.runtime)
+    with ControlClient(run.path) as terminal:
+        assert terminal.ask("note", {"text": "shift change"}, who="Grace", via="cli").ok
+    notes = page.page.locator('[data-testid=event][data-severity="operator"][data-what="note"]')
+    page.until(lambda: notes.count() >= 2)
+    told = " ".join(notes.all_inner_texts())
+    assert "electrolyte looks turbid (Ada via page)" in told
+    assert "shift change (Grace via cli)" in told
+    pauses = page.page.locator('[data-testid=event][data-severity="operator"][data-what="pause"]')
+    assert pauses.count() == 1  # every command is in the run's stream `operator`, from which these lines are made
+
+
+def test_abort_is_asked_twice_and_can_be_called_off(demo, page):
+    page.page.keyboard.press("a")
+    page.until(lambda: page.page.get_by_test_id("ask").is_visible())
+    page.page.get_by_test_id("ask-cancel").click()
+    assert "RUNNING" in page.text("state") or "RELOCATING" in page.text("state")
 
 
 def test_a_viewer_sees_no_buttons_and_cannot_steer(demo, new_page):

@@ -27,7 +27,8 @@ export class StatusPanel {
   get phase() {
     const phase = this.store.state.steering?.phase;
     const state = this.store.state.state ?? "IDLE";
-    return phase && phase !== "RUNNING" && !OVER.has(state) ? phase : state;
+    const steered = phase && !["READY", "RUNNING", "ENDED"].includes(phase);
+    return steered && !OVER.has(state) ? phase : state;
   }
 
   get over() {
