@@ -24,15 +24,15 @@ class Keyframe:
     position_yx
         Content shift of this frame against the first one, binned px.
     covariance
-        Of `position_yx`, binned px squared.
+        Of `position_yx`, binned px squared, without the noise of this frame itself where that cancels (see `KeyframeChain`).
     identifier
         Counts up from 0.
     coarse
         Its image for the search, made when first needed.
     central, rough_central
         Cached transforms of the central crop, at full and at coarse resolution.
-    zero_covariance
-        Of the averaged spectrum's origin against this frame's, binned px squared.
+    own_covariance
+        What the noise of this frame adds to all that is measured against it, binned px squared; None: not known yet, or in `covariance`.
     """
 
     def __init__(self, identifier: int, od: Float2D, weight: Float2D, position_yx: Float, covariance: Float) -> None:
@@ -44,7 +44,7 @@ class Keyframe:
         self.coarse: CoarseImage | None = None
         self.central: Crop | None = None
         self.rough_central: Crop | None = None
-        self.zero_covariance: Float = np.zeros((2, 2))
+        self.own_covariance: Float | None = None
         self._kernel_sum: Float = np.zeros(3)
         self._kernel_count = 0
 
@@ -64,6 +64,13 @@ class Keyframe:
         self._kernel_sum = self._kernel_sum + kernel
         self._kernel_count += 1
 
+    def covariance_of(self, pair: PairShift) -> Float:
+        """Return the covariance of the position of a frame, its own noise left out, binned px squared."""
+        if self.identifier > 0:
+            return self.covariance + pair.covariance - pair.frame_covariance
+        own = pair.covariance / 2 if self.own_covariance is None else self.own_covariance
+        return self.covariance + own
+
     def absorb(self, pair: PairShift) -> None:
         """Average a sharp frame of the same material into the cached spectrum.
 
@@ -75,15 +82,18 @@ class Keyframe:
         window = pair.window
         if central.averaged == 1:
             # The frames averaged in are all aligned on the noise of the first: their mean lies off by that, half of this pair's error.
-            self.zero_covariance = pair.covariance / 2
+            self.own_covariance = pair.covariance / 2
         central.averaged += 1
         share = np.float32(1 / central.averaged)
-        central.spectrum = central.spectrum + (pair.turned_spectrum() - central.spectrum) * share
-        if central.static_phase is None:
-            central.static_phase = np.ones(central.spectrum.shape, np.complex64)
+        spectrum = central.spectrum + (pair.turned_spectrum() - central.spectrum) * share
+        static_phase = central.static_phase
+        if static_phase is None:
+            static_phase = np.ones(spectrum.shape, np.complex64)
         # Aligned on the sample, noise of the flat moves from frame to frame: it averages out at high frequencies first.
-        central.static_phase += (window.phase(pair.shift_yx) - central.static_phase) * share
-        polar = window.polar(central.spectrum)
+        central.static_phase = static_phase + (window.phase(pair.shift_yx) - static_phase) * share
+        polar = window.polar(spectrum)
         kept = central.static_phase.real**2 + central.static_phase.imag**2
-        static = pair.static_power * (window.polar_mean(kept) - window.band_mean(kept))
-        central.polar = PolarPower(polar.power, polar.noise, np.maximum(polar.noise + static, polar.noise))
+        static = pair.static_power * (window.polar_mean(kept) - window.noise_mean(kept))
+        floor = np.maximum(polar.noise + static, polar.noise)
+        central.lag_yx = central.lag_yx + (pair.lag_yx - central.lag_yx) / central.averaged
+        central.replace_spectrum(spectrum, PolarPower(polar.power, polar.noise, floor))

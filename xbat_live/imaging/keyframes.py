@@ -123,10 +123,7 @@ class KeyframeChain:
         if np.abs(position - coarse_yx).max() > 12:
             return self._lost("coarse and fine shift disagree", confidence)
         scale = engine.bin
-        # Noise of an averaged reference is in `zero_covariance` already; of the pair's own only the frame's share is left.
-        averaged = pair.reference_frames
-        own = pair.covariance * (averaged / (averaged + 1) if averaged > 1 else 1.0)
-        covariance = (keyframe.covariance + keyframe.zero_covariance + own) * scale**2
+        covariance = (keyframe.covariance_of(pair) + pair.frame_covariance) * scale**2
         sigma = np.sqrt(np.diag(covariance))
         if float(np.sqrt(np.diag(pair.covariance)).max()) * scale > MOST_SIGMA_PX:
             return self._lost(f"shift uncertain by {sigma.max():.2f} px, limit {MOST_SIGMA_PX:g} px", confidence, pair)
@@ -164,11 +161,13 @@ class KeyframeChain:
         return self._add(od, weight, located.position_yx / scale, located.covariance / scale**2)
 
     def _fused(self, od: Float2D, keyframe: Keyframe, pair: PairShift) -> tuple[Float, Float]:
-        """Weighted least squares of this frame's position over its edges to up to three keyframes, whose positions are kept."""
-        estimates = [
-            (keyframe.position_yx + pair.shift_yx, keyframe.covariance + keyframe.zero_covariance + pair.covariance)
-        ]
-        rough = estimates[0][0]
+        """Weighted least squares of this frame's position over its edges to up to three keyframes, whose positions are kept.
+
+        The noise of this frame displaces its own position, and by the opposite all that will be measured against it: it cancels as far as
+        both are measured in the same crop, so that positions do not walk over keyframes.
+        """
+        edges = [(keyframe, pair)]
+        rough = keyframe.position_yx + pair.shift_yx
         others = sorted(
             (k for k in self.keyframes if k is not keyframe), key=lambda k: float(np.abs(k.position_yx - rough).max())
         )
@@ -177,15 +176,23 @@ class KeyframeChain:
             if edge is None or edge.significance < LEAST_SIGNIFICANCE:
                 continue
             if np.abs(other.position_yx + edge.shift_yx - rough).max() < 1.0:
-                estimates.append(
-                    (other.position_yx + edge.shift_yx, other.covariance + other.zero_covariance + edge.covariance)
-                )
-        information = [np.linalg.inv(covariance) for _, covariance in estimates]
-        covariance = np.linalg.inv(sum(information))
-        position = covariance @ sum(i @ p for i, (p, _) in zip(information, estimates, strict=True))
-        # The edges share the noise of this frame and the chain behind them: the covariance of the best one is the honest one.
-        best = min((c for _, c in estimates), key=lambda c: float(np.trace(c)))
-        return position, best
+                edges.append((other, edge))
+        information = [np.linalg.inv(k.covariance_of(e) + e.frame_covariance) for k, e in edges]
+        total = np.linalg.inv(sum(information))
+        position = total @ sum(i @ (k.position_yx + e.shift_yx) for i, (k, e) in zip(information, edges, strict=True))
+        # The edges share the chain behind them: the covariance of the best one is the honest one.
+        left = [k.covariance_of(e) + 2 * (1 - self._same_pixels(e)) * e.frame_covariance for k, e in edges]
+        return position, min(left, key=lambda c: float(np.trace(c)))
+
+    def _same_pixels(self, pair: PairShift) -> float:
+        """Return the share of the frame's crop in `pair` that is in the central crop, too."""
+        common = 1.0
+        for mine, size, own, own_size in zip(
+            pair.corner, pair.window.shape, self.engine.margin, self.engine.central.shape, strict=True
+        ):
+            both = max(0, min(mine + size, own + own_size) - max(mine, own))
+            common *= both / float(np.sqrt(size * own_size))
+        return common
 
     def _add(self, od: Float2D, weight: Float2D, position_yx: Float, covariance: Float) -> Keyframe:
         keyframe = Keyframe(self._next_identifier, od, weight, position_yx, covariance)

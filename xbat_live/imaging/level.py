@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from scipy import fft
 
 from xbat_live.imaging.coarse import LEAST_OVERLAP
 from xbat_live.imaging.spectrum import (
@@ -18,9 +19,18 @@ from xbat_live.imaging.spectrum import (
     fast_even_length,
     mode_correlation,
 )
-from xbat_live.imaging.subpixel import highest_pixel, measure_peak, radial_weight, significance_at, weight_map
+from xbat_live.imaging.subpixel import Peak, highest_pixel, measure_peak, radial_weight, significance_at, weight_map
 
 MARGIN_FRACTION = 0.1
+LEAST_MARGIN = 16
+"""Of a side, px: small fields need all their light (the error of a shift goes as one over the root of the area), large ones have enough and
+would pay for it at every transform."""
+WIDE_FROM = 1024
+"""Side, px, from which the margin is `MARGIN_FRACTION` of it."""
+STATIC_ROUNDS = 8
+"""Frames from which the flat's share of the noise is measured."""
+UNCORRECTED_PULL = 0.2
+"""Part of a displacement of the taper by which a shift may be pulled where the pull was not computed."""
 WINDOWS_KEPT = 4
 DOUBTFUL = 10.0
 """Significance below which a match is looked at with all modes alike: few strong modes (one large particle) cannot exceed it."""
@@ -35,22 +45,40 @@ class Crop:
 
     Attributes
     ----------
-    window, spectrum, polar
-        Taper times weight, the spectrum under it, and its power in polar bins.
+    window, total, spectrum, polar
+        Taper times weight and its sum, the spectrum under it, and its power in polar bins.
     mode_correlation
         Neighbouring modes that share one independent value.
     averaged
         Frames averaged into the spectrum.
     static_phase
         Mean phase of the sensor-fixed noise in the averaged spectrum; None means one (a single frame).
+    pull
+        ``P[i, j, r] = sum f_j Im(K_i R*)`` over the modes of radial bin r, K_i the spectrum under the window's slope along axis i: by how
+        much a window displaced along i pulls the maximum along j. None: not computed.
+    lag_yx
+        Mean displacement of the content against its window in the averaged frames, binned px.
     """
 
     window: Float2D
+    total: float
     spectrum: Complex2D
     polar: PolarPower
     mode_correlation: float
     averaged: int = 1
     static_phase: Complex2D | None = None
+    pull: Float | None = None
+    lag_yx: Float = field(default_factory=lambda: np.zeros(2))
+
+    @cached_property
+    def conjugate(self) -> Complex2D:
+        """Conjugate of `spectrum`, which must not be changed in place."""
+        return self.spectrum.conj()
+
+    def replace_spectrum(self, spectrum: Complex2D, polar: PolarPower) -> None:
+        """Put an averaged spectrum in place of the first frame's."""
+        self.spectrum, self.polar = spectrum, polar
+        self.__dict__.pop("conjugate", None)
 
 
 @dataclass(frozen=True)
@@ -69,12 +97,18 @@ class PairShift:
         Polar power of the same material in both (for the blur screen).
     static_power
         Power per mode of the noise that both share through the flat.
-    spectrum, cross_spectrum
-        The frame's, and its product with the reference's conjugate without static noise; both as measured, at `rest_yx`.
+    spectrum, conjugate, static_phase
+        The frame's, the reference's conjugate, and its `Crop.static_phase`.
     rest_yx
         The part of the shift that the crops do not take up, binned px.
+    lag_yx
+        Displacement of the content against the frame's window, binned px.
+    pull_px
+        What was corrected for windows that did not lie on the same material, binned px.
     reference_frames
         Frames averaged into the reference.
+    corner
+        Of the frame's crop, binned px.
     window, mode_correlation
         Geometry of the crops, and neighbouring modes that share one independent value.
     """
@@ -86,16 +120,33 @@ class PairShift:
     reference: PolarPower
     static_power: float
     spectrum: Complex2D
-    cross_spectrum: Complex2D
+    conjugate: Complex2D
+    static_phase: Complex2D | None
     rest_yx: Float
+    lag_yx: Float
+    pull_px: float
     reference_frames: int
+    corner: tuple[int, int]
     window: CropWindow
     mode_correlation: float
 
+    @property
+    def frame_covariance(self) -> Float:
+        """The frame's own share of `covariance`; the rest is the reference's, less the more frames are averaged in it."""
+        return self.covariance * (self.reference_frames / (self.reference_frames + 1))
+
     @cached_property
     def cross(self) -> Float:
-        """Real part of the cross-spectrum at the shift, in polar bins."""
-        return self.window.polar_mean((self.cross_spectrum * self.window.phase(self.rest_yx)).real)
+        """Real part of the cross-spectrum at the shift, without the noise of the flat, in polar bins."""
+        cross = self.spectrum * self.conjugate
+        cross *= self.window.phase(self.rest_yx)
+        mean = self.window.polar_mean(cross.real)
+        if self.static_power > 0:
+            pattern = self.window.phase(self.shift_yx)
+            if self.static_phase is not None:
+                pattern *= self.static_phase.conj()
+            mean -= self.static_power * self.window.polar_mean(pattern.real)
+        return mean
 
     def turned_spectrum(self) -> Complex2D:
         """Return the frame's spectrum turned back by the shift onto the reference."""
@@ -119,19 +170,39 @@ class Level:
         self.shape = shape
         self.bin = bin_factor
         self.workers = workers
-        crop = [fast_even_length(int(n * (1 - 2 * MARGIN_FRACTION))) for n in shape]
+        crop = [fast_even_length(int(n - 2 * _margin(n))) for n in shape]
         self.central = CropWindow((crop[0], crop[1]), bin_factor, workers)
         self.margin = ((shape[0] - crop[0]) // 2, (shape[1] - crop[1]) // 2)
         self.static_ratio: float | None = None
-        """Share of a frame's noise that is the flat's; set to None when the flat changes."""
+        """Share of a frame's noise that is the flat's; see `forget_static`."""
+        self._static_rounds = 0
         self._windows: OrderedDict[tuple[int, int], CropWindow] = OrderedDict()
+
+    def forget_static(self) -> None:
+        """Measure anew what share of the noise is the flat's: it was taken again."""
+        self.static_ratio, self._static_rounds = None, 0
 
     def crop(self, geometry: CropWindow, od: Float2D, weight: Float2D, corner: tuple[int, int]) -> Crop:
         """Return the windowed spectrum of one crop with its corner (y, x)."""
         (y, x), (ny, nx) = corner, geometry.shape
         window = geometry.window(weight[y : y + ny, x : x + nx])
-        spectrum = geometry.transform(od, corner, window)
-        return Crop(window, spectrum, geometry.polar(spectrum), mode_correlation(window))
+        total = float(window.sum(dtype=np.float64))
+        spectrum = geometry.transform(od, corner, window, total)
+        return Crop(window, total, spectrum, geometry.polar(spectrum), mode_correlation(window))
+
+    def reference(self, geometry: CropWindow, od: Float2D, weight: Float2D, corner: tuple[int, int]) -> Crop:
+        """Return the same for a crop that many frames will be compared with: with the pull of a displaced window."""
+        crop = self.crop(geometry, od, weight, corner)
+        (y, x), (ny, nx) = corner, geometry.shape
+        image = od[y : y + ny, x : x + nx]
+        image = image - np.float32(np.einsum("ij,ij->", image, crop.window) / crop.total)
+        sums = []
+        for axis in range(2):
+            slope = fft.rfft2(image * np.gradient(crop.window, axis=axis), norm="ortho", workers=self.workers)
+            turned = (slope * crop.conjugate).imag
+            sums.append([geometry.radial_sums(turned * f) for f in (geometry.fy[:, None], geometry.fx[None, :])])
+        crop.pull = np.array(sums)
+        return crop
 
     def within_margin(self, whole: tuple[int, int]) -> bool:
         """Whether the central crop, moved by `whole` px, is still inside the frame."""
@@ -154,78 +225,96 @@ class Level:
         origin: tuple[int, int],
         od: Float2D,
         whole: tuple[int, int],
-        rest_yx: Float | None,
+        start_yx: Float | None,
         reach_px: int,
+        taper_yx: Float | None = None,
     ) -> PairShift | None:
         """Register `od` against the crop of the reference at `origin`.
 
-        The frame is cropped at `origin` + `whole`, its taper displaced by `rest_yx`: both windows then see the same material. Without
-        `rest_yx` the correlation surface is searched `reach_px` around.
+        The frame is cropped at `origin` + `whole` and its window displaced by `taper_yx` (None: not at all): both windows then see the same
+        material but for a fraction of a pixel, and what that pulls the maximum by is computed and taken off. Without `start_yx` (binned
+        px beside `whole`) the correlation surface is searched `reach_px` around.
         """
         corner = (origin[0] + whole[0], origin[1] + whole[1])
-        taper = reference.window
-        if rest_yx is not None:
+        taper, total, displaced = reference.window, reference.total, np.zeros(2)
+        if taper_yx is not None:
             y, x = origin
-            taper = window.window(weight[y : y + window.shape[0], x : x + window.shape[1]], rest_yx)
-        spectrum = window.transform(od, corner, taper)
+            taper, displaced = (
+                window.window(weight[y : y + window.shape[0], x : x + window.shape[1]], taper_yx),
+                taper_yx,
+            )
+            total = float(taper.sum(dtype=np.float64))
+        spectrum = window.transform(od, corner, taper, total)
         polar = window.polar(spectrum)
-        cross = spectrum * reference.spectrum.conj()
-        # Noise of the flat is one pattern fixed to the sensor: in these crops it moved by -whole. Its power is measured above the signal.
-        pattern = window.phase(np.array(whole, float))
-        if reference.static_phase is not None:
-            pattern *= reference.static_phase.conj()
-        static = self._static_power(cross, pattern, polar.noise, window, apart=max(abs(whole[0]), abs(whole[1])) >= 2)
+        static = self._static_power(spectrum, reference, whole, polar.noise, window)
+        radial = radial_weight(window, polar, reference.polar)
+        if radial.last < 0:
+            return None
+        band = window.band_below(radial.last)
+        cross = band.product(spectrum, reference.conjugate)
         if static > 0:
+            pattern = band.phase(np.array(whole, float))
+            if reference.static_phase is not None:
+                pattern *= band.take(reference.static_phase).conj()
             pattern *= np.float32(static)
             cross -= pattern
-        radial = radial_weight(window, polar, reference.polar)
-        columns = radial.columns
-        if columns == 0:
-            return None
-        weights = weight_map(window, radial.best, columns)
-        start = rest_yx
-        if start is None:
-            start = highest_pixel(window, cross[:, :columns] * weights, reach_px)
+        weighted = cross * weight_map(band, radial.best)
+        start = highest_pixel(window, band, weighted, reach_px) if start_yx is None else start_yx
         shared = reference.mode_correlation
         floor_px = SYSTEMATIC_PX * self.bin / float(np.sqrt(window.shape[0] * window.shape[1]))
-        peak = measure_peak(window, cross, weights, start, shared, floor_px)
+        peak = measure_peak(band, weighted, start, shared, floor_px)
         if peak is None:
             return None
         significance = peak.significance
         if significance < DOUBTFUL:
-            even = weight_map(window, radial.even, columns)
-            significance = max(significance, significance_at(window, cross, even, peak.at_yx, shared))
+            even = cross * weight_map(band, radial.even)
+            significance = max(significance, significance_at(band, even, peak.at_yx, shared))
+        rest, pull_px = _same_material(peak, displaced, reference, radial.best)
         return PairShift(
-            shift_yx=peak.at_yx + np.array(whole, float),
+            shift_yx=rest + np.array(whole, float),
             covariance=peak.covariance,
             significance=significance,
             frame=polar,
             reference=reference.polar,
             static_power=static,
             spectrum=spectrum,
-            cross_spectrum=cross,
-            rest_yx=peak.at_yx,
+            conjugate=reference.conjugate,
+            static_phase=reference.static_phase,
+            rest_yx=rest,
+            lag_yx=rest - displaced,
+            pull_px=pull_px,
             reference_frames=reference.averaged,
+            corner=corner,
             window=window,
             mode_correlation=shared,
         )
 
     def _static_power(
-        self, cross: Complex2D, pattern: Complex2D, noise: float, window: CropWindow, *, apart: bool
+        self, spectrum: Complex2D, reference: Crop, whole: tuple[int, int], noise: float, window: CropWindow
     ) -> float:
-        """Return the power of the noise shared through the flat: coherent with `pattern` above the signal."""
-        if not apart and self.static_ratio is not None:
+        """Return the power of the noise shared through the flat.
+
+        It is one pattern fixed to the sensor, which in these crops moved by minus `whole`: coherent with that phase above the signal.
+        """
+        apart = max(abs(whole[0]), abs(whole[1])) >= 2
+        if self.static_ratio is not None and not (apart and self._static_rounds < STATIC_ROUNDS):
             return self.static_ratio * noise
+        pattern = window.phase(np.array(whole, float))
+        if reference.static_phase is not None:
+            pattern *= reference.static_phase.conj()
         seen, model, count = 0.0, 0.0, 0
-        for a, b in zip(window.band(pattern), window.band(cross), strict=True):
-            flat_a, flat_b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-            seen += float(np.vdot(flat_a, flat_b).real)
-            model += float(np.vdot(flat_a, flat_a).real)
-            count += flat_a.size
+        bands = (window.noise_band(values) for values in (pattern, spectrum, reference.conjugate))
+        for expected, a, b in zip(*bands, strict=True):
+            seen += float(np.vdot(expected, a * b).real)
+            model += float(np.vdot(expected, expected).real)
+            count += expected.size
         ratio = float(np.clip(seen / max(model, 0.05 * count) / noise, 0.0, 0.9))
         if apart:
             # Only at a shift of its own can it be told from fine structure of the sample; it stays the same until the next flat.
-            self.static_ratio = ratio if self.static_ratio is None else 0.8 * self.static_ratio + 0.2 * ratio
+            self._static_rounds += 1
+            known = 0.0 if self.static_ratio is None else self.static_ratio
+            self.static_ratio = known + (ratio - known) / self._static_rounds
+            return self.static_ratio * noise
         return ratio * noise
 
     def _window(self, size: tuple[int, int]) -> CropWindow:
@@ -235,3 +324,26 @@ class Level:
                 self._windows.popitem(last=False)
         self._windows.move_to_end(size)
         return self._windows[size]
+
+
+def _margin(length: int) -> float:
+    """Return how far, px, a crop keeps from either edge of a side."""
+    wide = MARGIN_FRACTION * length
+    return min(wide, max(LEAST_MARGIN, wide * length / WIDE_FROM))
+
+
+def _same_material(peak: Peak, displaced_yx: Float, reference: Crop, weight: Float) -> tuple[Float, float]:
+    """Return the shift corrected for the window's displacement against the content, and the size of that correction (binned px).
+
+    A window that lags by d behind the content adds d . (image under the window's slope) to the crop: to first order the maximum moves by
+    a matrix times d, known from the reference alone.
+    """
+    lag = peak.at_yx - displaced_yx
+    unknown = peak.at_yx, UNCORRECTED_PULL * float(np.abs(lag).max())
+    if reference.pull is None:
+        return unknown
+    matrix = np.linalg.solve(peak.curvature, -2 * np.pi * (reference.pull @ weight[:-1]).T)
+    if float(np.abs(matrix).max()) > 0.5:
+        return unknown
+    content = np.linalg.solve(np.eye(2) + matrix, lag + matrix @ reference.lag_yx)
+    return displaced_yx + content, float(np.abs(content - lag).max())

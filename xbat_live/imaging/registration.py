@@ -22,8 +22,9 @@ ROUGH_SEARCH_PX = 3
 LEAST_ROUGH = 24
 """Least size of a small image's crop, coarse px, below which the fine surface is searched instead."""
 LEAST_ROUGH_SIGNIFICANCE = 8.0
-NEAR_PX = 0.1
-"""Difference of start and result, binned px, from which the fine step is repeated with the taper at the better place."""
+MOST_PULL_PX = 0.02
+"""Correction for windows not on the same material, binned px, from which the fine step is repeated with the window in the better place."""
+MOST_ROUNDS = 6
 LOST_PX = 0.6
 """Difference, binned px, from which the start is not trusted and the surface is searched."""
 
@@ -67,9 +68,9 @@ class ShiftEngine:
 
     def forget_static(self) -> None:
         """Measure anew what share of the noise is the flat's: it was taken again."""
-        self.fine.static_ratio = None
+        self.fine.forget_static()
         if self._rough is not None:
-            self._rough.static_ratio = None
+            self._rough.forget_static()
 
     def search(self, keyframe: Keyframe, image: CoarseImage) -> list[Candidate]:
         """Return coarse shifts (binned px) of a frame against the keyframe, best first."""
@@ -104,22 +105,23 @@ class ShiftEngine:
 
         `near` says that `shift_yx` is known to a fraction of a pixel: the correlation surface then need not be searched.
         """
-        whole = (int(np.rint(shift_yx[0])), int(np.rint(shift_yx[1])))
-        before = np.asarray(shift_yx, float)
-        pair = self._fine_step(keyframe, od, whole, before - whole) if near else None
-        change = np.inf if pair is None else float(np.abs(pair.shift_yx - before).max())
-        if change < NEAR_PX:
-            return pair
-        if change > LOST_PX:
-            pair = self._fine_step(keyframe, od, whole, None)
-        for _ in range(4):
-            if pair is None:
-                return None
-            before = pair.shift_yx
-            whole = (int(np.rint(before[0])), int(np.rint(before[1])))
-            pair = self._fine_step(keyframe, od, whole, before - whole)
-            if pair is None or np.abs(pair.shift_yx - before).max() < NEAR_PX:
+        at = np.asarray(shift_yx, float)
+        search, searched, taper, pair = not near, False, None, None
+        crops: dict[tuple[int, int], Crop] = {}
+        for _ in range(MOST_ROUNDS):
+            whole = (int(np.rint(at[0])), int(np.rint(at[1])))
+            found = self._fine_step(keyframe, od, whole, None if search else at - whole, taper, crops)
+            lost = found is None or (not search and float(np.abs(found.shift_yx - at).max()) > LOST_PX)
+            if lost and not search and not searched:
+                search, searched, taper = True, True, None
+                continue
+            if found is None:
                 return pair
+            pair = found
+            if not search and found.pull_px < MOST_PULL_PX:
+                return found
+            search, searched, at = False, True, found.shift_yx
+            taper = at - np.rint(at)
         return pair
 
     def central_spectrum(self, od: Float2D, weight: Float2D) -> Crop:
@@ -140,19 +142,27 @@ class ShiftEngine:
             raise RuntimeError("call whole_spectrum() first")
         return self._whole
 
-    def _fine_step(
-        self, keyframe: Keyframe, od: Float2D, whole: tuple[int, int], rest_yx: Float | None
+    def _fine_step(  # noqa: PLR0917
+        self,
+        keyframe: Keyframe,
+        od: Float2D,
+        whole: tuple[int, int],
+        start_yx: Float | None,
+        taper_yx: Float | None,
+        crops: dict[tuple[int, int], Crop],
     ) -> PairShift | None:
-        """Register at `whole` pixels plus `rest_yx`; without `rest_yx` the correlation surface around is searched."""
+        """Register at `whole` pixels plus `start_yx`, see `Level.register`; `crops` keeps the reference's crops between steps."""
         level = self.fine
         if level.within_margin(whole):
             if keyframe.central is None:
-                keyframe.central = self.central_spectrum(keyframe.od, keyframe.weight)
+                keyframe.central = level.reference(level.central, keyframe.od, keyframe.weight, level.margin)
             window, origin, reference = level.central, level.margin, keyframe.central
         else:
             common = level.overlap(whole)
             if common is None:
                 return None
             window, origin = common
-            reference = level.crop(window, keyframe.od, keyframe.weight, origin)
-        return level.register(window, reference, keyframe.weight, origin, od, whole, rest_yx, SEARCH_PX)
+            if whole not in crops:
+                crops[whole] = level.reference(window, keyframe.od, keyframe.weight, origin)
+            reference = crops[whole]
+        return level.register(window, reference, keyframe.weight, origin, od, whole, start_yx, SEARCH_PX, taper_yx)

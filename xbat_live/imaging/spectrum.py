@@ -15,9 +15,16 @@ Float = NDArray[np.float64]
 
 N_RADIAL = 14
 N_ANGULAR = 8
-MOST_COHERENCE = 0.98
+MOST_COHERENCE = 0.995
+"""Signal of two frames never agrees better than this: what windows, flat and the sample itself change."""
+FLANK_PX = 16.0
+LEAST_FLANK, MOST_FLANK = 0.06, 0.125
+"""Each cosine flank of the window, binned px, and its share of the length: narrow, because what is tapered is light not used, but not so
+narrow that the edge of a small field looks like structure."""
 SCENE_SLOPE = 3.5
 """Power law of sharp-edged particles: f**-3 for edges, steeper for rounded ones."""
+MOST_SAMPLED = 20000
+"""Modes from which the scatter of phases is measured, about."""
 NOISE_BAND = 0.43
 """Frequency along either axis, cycles per binned pixel, above which power is taken as noise."""
 
@@ -122,47 +129,32 @@ class CropWindow:
         self.radial_index = np.where(usable, np.clip(radial, 0, N_RADIAL - 1), N_RADIAL).astype(np.intp)
         centre = np.minimum(np.sqrt(self.radial_edges[1:] * self.radial_edges[:-1]), 0.5)
         self.most_coherence: Float = np.minimum(1 - _aliased(centre), MOST_COHERENCE)
-        # Powers of the frequencies, for moments: columns 1, f, f^2
-        self._powers_y = np.stack([np.ones_like(self.fy), self.fy, self.fy**2], 1)
-        self._powers_x = np.stack([np.ones_like(self.fx), self.fx, self.fx**2], 1)
+        self._bands: dict[int, Band] = {}
 
     def _binned(self, values: NDArray[np.floating]) -> Float:
         total: Float = (self._gather @ np.ascontiguousarray(values, np.float32).ravel()).astype(np.float64)
         return total.reshape(N_RADIAL, N_ANGULAR)
 
-    def band(self, values: NDArray[Any]) -> list[NDArray[Any]]:
+    def noise_band(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """Return the blocks of a spectrum-shaped array that lie above the signal (views)."""
         return [values[block] for block in self.noise_blocks]
 
-    def band_mean(self, values: NDArray[np.floating]) -> float:
+    def noise_mean(self, values: NDArray[np.floating]) -> float:
         """Return the mean of a spectrum-shaped map above the signal."""
-        blocks = self.band(values)
+        blocks = self.noise_band(values)
         return float(sum(float(block.sum()) for block in blocks) / sum(block.size for block in blocks))
 
-    def columns_below(self, radius: float) -> int:
-        """Return how many columns of a spectrum hold all modes below a radius, cycles per binned px."""
-        return min(int(np.ceil(radius * self.shape[1])) + 1, len(self.fx))
+    def band_below(self, last: int) -> Band:
+        """Return the modes up to and including radial bin `last` as one block (made when first asked for)."""
+        if last not in self._bands:
+            self._bands[last] = Band(self, float(self.radial_edges[last + 1]))
+        return self._bands[last]
 
-    def moments(self, values: Complex2D, shift_yx: Float) -> NDArray[np.complex128]:
-        """Return ``M[i, j] = sum fy^i fx^j v exp(2 pi i f . shift)`` for i, j in 0, 1, 2 over the full plane; columns may be cut off.
-
-        Two small matrix products: value, gradient and curvature of a correlation peak for the cost of reading the spectrum once.
-        """
-        turn = 2j * np.pi
-        n = values.shape[1]
-        by_column = np.exp(turn * float(shift_yx[1]) * self.fx[:n]).astype(np.complex64) * self.multiplicity[:n]
-        by_row = np.exp(turn * float(shift_yx[0]) * self.fy).astype(np.complex64)
-        right = values @ (self._powers_x[:n] * by_column[:, None])
-        left = self._powers_y * by_row[:, None]
-        result: NDArray[np.complex128] = left.astype(np.complex128).T @ right.astype(np.complex128)
-        return result
-
-    def real_moments(self, values: Float2D, power: int = 1) -> Float:
-        """Return ``M[i, j] = sum m^power fy^i fx^j v`` for real values, m the multiplicity of a mode in the half plane (1 or 2)."""
-        n = values.shape[1]
-        right = values @ (self._powers_x[:n] * self.multiplicity[:n, None] ** power)
-        result: Float = self._powers_y.astype(np.float64).T @ right.astype(np.float64)
-        return result
+    def radial_sums(self, values: NDArray[np.floating]) -> Float:
+        """Return sums over all modes (full plane) in each radial bin, shape (n_radial,)."""
+        weighted = (values * self.multiplicity).ravel()
+        sums: Float = np.bincount(self.radial_index.ravel(), weighted, N_RADIAL + 1)[:-1].astype(np.float64)
+        return sums
 
     def window(self, weight: Float2D, offset_yx: Float | None = None) -> Float2D:
         """Return taper times `weight` (crop shape), scaled to mean square one so that noise power does not depend on the window.
@@ -175,31 +167,31 @@ class CropWindow:
         product /= np.float32(np.sqrt(max(float(np.vdot(product, product)) / product.size, 1e-12)))
         return product
 
-    def transform(self, od: Float2D, offset_yx: tuple[int, int], window: Float2D) -> Complex2D:
-        """Return the spectrum of the windowed crop of `od` at `offset_yx` (its corner, binned px), per sqrt(pixel)."""
+    def transform(
+        self, od: Float2D, offset_yx: tuple[int, int], window: Float2D, total: float | None = None
+    ) -> Complex2D:
+        """Return the spectrum of the windowed crop of `od` at `offset_yx` (its corner, binned px), per sqrt(pixel).
+
+        `total` is the sum of `window`, if known.
+        """
         y, x = offset_yx
         crop = od[y : y + self.shape[0], x : x + self.shape[1]]
-        mean = float(np.vdot(window, crop) / window.sum())
+        mean = float(np.einsum("ij,ij->", crop, window)) / (float(window.sum()) if total is None else total)
         windowed = crop - np.float32(mean)
         windowed *= window
-        spectrum: Complex2D = fft.rfft2(windowed, workers=self.workers, overwrite_x=True)
-        spectrum *= np.float32(1 / np.sqrt(crop.size))
+        spectrum: Complex2D = fft.rfft2(windowed, workers=self.workers, overwrite_x=True, norm="ortho")
         return spectrum
 
-    def phase(self, shift_yx: Float, columns: int | None = None) -> Complex2D:
-        """Return ``exp(2 pi i f . shift)`` for a shift in binned px, shape of a spectrum (or of its first columns)."""
-        turn = 2 * np.pi
-        by_row = np.exp(1j * turn * float(shift_yx[0]) * self.fy).astype(np.complex64)
-        by_column = np.exp(1j * turn * float(shift_yx[1]) * self.fx[:columns]).astype(np.complex64)
-        phase: Complex2D = by_row[:, None] * by_column[None, :]
-        return phase
+    def phase(self, shift_yx: Float) -> Complex2D:
+        """Return ``exp(2 pi i f . shift)`` for a shift in binned px, shape of a spectrum."""
+        return _phase(self.fy, self.fx, shift_yx)
 
     def polar(self, spectrum: Complex2D) -> PolarPower:
         """Return the power of a spectrum in polar bins, with its noise floor."""
         power = spectrum.real**2
         imaginary = spectrum.imag
         power += imaginary * imaginary
-        return PolarPower(self.polar_mean(power), self.band_mean(power))
+        return PolarPower(self.polar_mean(power), self.noise_mean(power))
 
     def polar_mean(self, values: NDArray[np.floating]) -> Float:
         """Return the mean of a map over modes in each polar bin, shape (n_radial, n_angular)."""
@@ -208,6 +200,100 @@ class CropWindow:
     def radial_mean(self, values: Float) -> Float:
         """Return the mean over angle of values in polar bins, shape (n_radial,)."""
         return np.einsum("ij,ij->i", values, self._angular_share)
+
+
+class Band:
+    """The modes of a half plane below a radius, as one contiguous block: all that registration has to touch.
+
+    Parameters
+    ----------
+    window
+        Geometry of the whole half plane.
+    radius
+        Cycles per binned px.
+    """
+
+    def __init__(self, window: CropWindow, radius: float) -> None:
+        ny, nx = window.shape
+        rows = int(np.ceil(radius * ny)) + 1
+        columns = min(int(np.ceil(radius * nx)) + 1, len(window.fx))
+        self._blocks: tuple[tuple[slice, slice], ...] = (
+            (slice(0, rows), slice(0, columns)),
+            (slice(ny - rows + 1, ny), slice(0, columns)),
+        )
+        if 2 * rows - 1 >= ny:
+            self._blocks = ((slice(0, ny), slice(0, columns)),)
+        self.columns = columns
+        self.fy = np.concatenate([window.fy[block[0]] for block in self._blocks])
+        self.fx = window.fx[:columns]
+        self.multiplicity = window.multiplicity[:columns]
+        self.radial_index = self.take(window.radial_index)
+        # Powers of the frequencies, for moments: columns 1, f, f^2
+        self._powers_y = np.stack([np.ones_like(self.fy), self.fy, self.fy**2], 1)
+        self._powers_x = np.stack([np.ones_like(self.fx), self.fx, self.fx**2], 1)
+        self._sampled = slice(0, columns, max(1, len(self.fy) * columns // MOST_SAMPLED))
+
+    def take(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the block of a spectrum-shaped array, contiguous."""
+        return np.concatenate([values[block] for block in self._blocks])
+
+    def product(self, a: Complex2D, b: Complex2D) -> Complex2D:
+        """Return the block of ``a * b``, both spectrum-shaped."""
+        result = np.empty((len(self.fy), self.columns), np.complex64)
+        top = 0
+        for block in self._blocks:
+            part = a[block]
+            np.multiply(part, b[block], out=result[top : top + len(part)])
+            top += len(part)
+        return result
+
+    def phase(self, shift_yx: Float) -> Complex2D:
+        """Return ``exp(2 pi i f . shift)`` in the block, binned px."""
+        return _phase(self.fy, self.fx, shift_yx)
+
+    def scatter(self, values: Complex2D, window: CropWindow) -> Complex2D:
+        """Return a half plane that is `values` in the block and zero elsewhere."""
+        half = np.zeros((window.shape[0], len(window.fx)), np.complex64)
+        top = 0
+        for block in self._blocks:
+            rows = half[block].shape[0]
+            half[block] = values[top : top + rows]
+            top += rows
+        return half
+
+    def moments(self, values: Complex2D, shift_yx: Float) -> NDArray[np.complex128]:
+        """Return ``M[i, j] = sum fy^i fx^j v exp(2 pi i f . shift)`` for i, j in 0, 1, 2 over the full plane.
+
+        Two small matrix products: value, gradient and curvature of a correlation peak for the cost of reading the block once.
+        """
+        turn = 2j * np.pi
+        by_column = np.exp(turn * float(shift_yx[1]) * self.fx).astype(np.complex64) * self.multiplicity
+        by_row = np.exp(turn * float(shift_yx[0]) * self.fy).astype(np.complex64)
+        right = values @ (self._powers_x * by_column[:, None])
+        left = self._powers_y * by_row[:, None]
+        result: NDArray[np.complex128] = left.astype(np.complex128).T @ right.astype(np.complex128)
+        return result
+
+    def scatter_of_phases(self, values: Complex2D, shift_yx: Float) -> tuple[Float, float]:
+        """Return ``S[i, j] = sum m^2 fy^i fx^j Im(v e)^2`` with ``e = exp(2 pi i f . shift)``, and ``sum m^2 Re(v e)^2``.
+
+        m is the multiplicity of a mode in the half plane (1 or 2). Of larger blocks every n-th column is looked at.
+        """
+        columns = self._sampled
+        turned = values[:, columns] * _phase(self.fy, self.fx[columns], shift_yx)
+        share = self.multiplicity[columns] ** 2 * np.float32(columns.step)
+        imaginary, real = turned.imag**2, turned.real**2
+        right = imaginary @ (self._powers_x[columns] * share[:, None])
+        moments: Float = self._powers_y.astype(np.float64).T @ right.astype(np.float64)
+        return moments, float(real.sum(0) @ share)
+
+
+def _phase(fy: NDArray[np.float32], fx: NDArray[np.float32], shift_yx: Float) -> Complex2D:
+    turn = 2j * np.pi
+    by_row = np.exp(turn * float(shift_yx[0]) * fy).astype(np.complex64)
+    by_column = np.exp(turn * float(shift_yx[1]) * fx).astype(np.complex64)
+    phase: Complex2D = by_row[:, None] * by_column[None, :]
+    return phase
 
 
 def _aliased(frequency: Float) -> Float:
@@ -230,10 +316,11 @@ def _gathering(index: NDArray[np.intp], count: int) -> sparse.csr_array:
 
 
 def taper(length: int, offset: float = 0.0) -> NDArray[np.float32]:
-    """Return a Tukey window with a quarter of its length in the two cosine flanks, displaced by `offset` samples."""
+    """Return a Tukey window, displaced by `offset` samples."""
+    flank = float(np.clip(FLANK_PX / length, LEAST_FLANK, MOST_FLANK))
     from_edge = (np.arange(length) - offset) / (length - 1)
-    from_edge = np.clip(np.minimum(from_edge, 1 - from_edge), 0, 0.125)
-    window: NDArray[np.float32] = (0.5 - 0.5 * np.cos(np.pi * from_edge / 0.125)).astype(np.float32)
+    from_edge = np.clip(np.minimum(from_edge, 1 - from_edge), 0, flank)
+    window: NDArray[np.float32] = (0.5 - 0.5 * np.cos(np.pi * from_edge / flank)).astype(np.float32)
     return window
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-from xbat_live.imaging.spectrum import Complex2D, CropWindow, Float, Float2D, PolarPower
+from xbat_live.imaging.spectrum import Band, Complex2D, CropWindow, Float, Float2D, PolarPower
 
 MOST_STEPS = 6
 SETTLED_PX = 1e-3
@@ -47,13 +47,13 @@ class RadialWeight:
         Hannan-Thomson weight ``c / (1 - c) / |G|``, c the squared coherence that signal and noise of both spectra let expect.
     even
         ``c / |G|``: not led by a few strong modes, to tell a match from a chance.
-    columns
-        Columns of the spectrum in which any mode counts.
+    last
+        Highest radial bin in which any mode counts, -1 when there is none.
     """
 
     best: Float
     even: Float
-    columns: int
+    last: int
 
 
 def radial_weight(window: CropWindow, frame: PolarPower, reference: PolarPower) -> RadialWeight:
@@ -67,20 +67,19 @@ def radial_weight(window: CropWindow, frame: PolarPower, reference: PolarPower) 
     coherence[coherence < WEAKEST_COHERENCE] = 0
     even = coherence / np.sqrt(product)
     used = np.flatnonzero(even)
-    columns = window.columns_below(float(window.radial_edges[used[-1] + 1])) if len(used) else 0
-    return RadialWeight(np.append(even / (1 - coherence), 0.0), np.append(even, 0.0), columns)
+    last = int(used[-1]) if len(used) else -1
+    return RadialWeight(np.append(even / (1 - coherence), 0.0), np.append(even, 0.0), last)
 
 
-def weight_map(window: CropWindow, radial: Float, columns: int) -> Float2D:
-    """Return the weight of every mode in the first `columns` columns of a spectrum, shape (ny, columns)."""
-    result: Float2D = np.take(radial.astype(np.float32), window.radial_index[:, :columns])
+def weight_map(band: Band, radial: Float) -> Float2D:
+    """Return the weight of every mode of a block."""
+    result: Float2D = np.take(radial.astype(np.float32), band.radial_index)
     return result
 
 
-def highest_pixel(window: CropWindow, weighted: Complex2D, reach_px: int) -> Float:
+def highest_pixel(window: CropWindow, band: Band, weighted: Complex2D, reach_px: int) -> Float:
     """Return the highest whole pixel of the correlation surface within `reach_px` of zero."""
-    half = np.zeros((window.shape[0], len(window.fx)), np.complex64)
-    half[:, : weighted.shape[1]] = weighted
+    half = band.scatter(weighted, window)
     surface = fft.irfft2(half, window.shape, workers=window.workers, overwrite_x=True)
     reach = [min(reach_px, n // 4) for n in window.shape]
     rows, columns = (np.arange(-r, r + 1) for r in reach)
@@ -89,11 +88,11 @@ def highest_pixel(window: CropWindow, weighted: Complex2D, reach_px: int) -> Flo
     return np.array([float(rows[row]), float(columns[column])])
 
 
-def climb(window: CropWindow, weighted: Complex2D, start_yx: Float) -> tuple[Float, Float, float] | None:
+def climb(band: Band, weighted: Complex2D, start_yx: Float) -> tuple[Float, Float, float] | None:
     """Newton's method on the weighted correlation from `start_yx`: place, curvature and height of the maximum; None when there is none."""
     at, height, curvature = start_yx, 0.0, np.eye(2)
     for _ in range(MOST_STEPS):
-        moments = window.moments(weighted, at)
+        moments = band.moments(weighted, at)
         height = float(moments[0, 0].real)
         gradient = -2 * np.pi * np.array([moments[1, 0].imag, moments[0, 1].imag])
         real = moments.real
@@ -115,24 +114,15 @@ def climb(window: CropWindow, weighted: Complex2D, start_yx: Float) -> tuple[Flo
     return at, curvature, height
 
 
-def measure_peak(  # noqa: PLR0917
-    window: CropWindow,
-    cross: Complex2D,
-    weight: Float2D,
-    start_yx: Float,
-    shared: float,
-    floor_px: float,
-) -> Peak | None:
+def measure_peak(band: Band, weighted: Complex2D, start_yx: Float, shared: float, floor_px: float) -> Peak | None:
     """Return the maximum near `start_yx`, or None.
 
     Parameters
     ----------
-    window
-        Geometry.
-    cross
-        Cross-spectrum, at least as many columns as `weight`.
-    weight
-        See `weight_map`.
+    band
+        The modes.
+    weighted
+        Weighted cross-spectrum in the block.
     start_yx
         Where to start, binned px.
     shared
@@ -140,27 +130,20 @@ def measure_peak(  # noqa: PLR0917
     floor_px
         Added in quadrature to the standard uncertainty: what the residual phases cannot show, binned px.
     """
-    columns = weight.shape[1]
-    weighted = cross[:, :columns] * weight
-    found = climb(window, weighted, start_yx)
+    found = climb(band, weighted, start_yx)
     if found is None:
         return None
     at, curvature, height = found
-    weighted *= window.phase(at, columns)
-    imaginary = weighted.imag
-    moments = window.real_moments(imaginary * imaginary, 2)
+    moments, in_phase = band.scatter_of_phases(weighted, at)
     spread = (2 * np.pi) ** 2 * np.array([[moments[2, 0], moments[1, 1]], [moments[1, 1], moments[0, 2]]])
     inverse = np.linalg.inv(curvature)
     covariance = inverse @ spread @ inverse * shared + np.eye(2) * floor_px**2
-    by_column = np.einsum("ij,ij->j", weighted.real, weighted.real) * window.multiplicity[:columns] ** 2
-    total = float(by_column.sum(dtype=np.float64)) + float(moments[0, 0])
+    total = in_phase + float(moments[0, 0])
     return Peak(at, curvature, covariance, height / max(float(np.sqrt(shared * total / 2)), 1e-30))
 
 
-def significance_at(window: CropWindow, cross: Complex2D, weight: Float2D, at_yx: Float, shared: float) -> float:
+def significance_at(band: Band, weighted: Complex2D, at_yx: Float, shared: float) -> float:
     """Return the height of the correlation at `at_yx` in standard deviations of the surface without a match."""
-    columns = weight.shape[1]
-    weighted = cross[:, :columns] * weight
-    power = weighted.real**2 + weighted.imag**2
-    total = float((power.sum(0) * window.multiplicity[:columns] ** 2).sum(dtype=np.float64))
-    return float(window.moments(weighted, at_yx)[0, 0].real) / max(float(np.sqrt(shared * total / 2)), 1e-30)
+    moments, in_phase = band.scatter_of_phases(weighted, at_yx)
+    total = in_phase + float(moments[0, 0])
+    return float(band.moments(weighted, at_yx)[0, 0].real) / max(float(np.sqrt(shared * total / 2)), 1e-30)

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xbat_live.imaging import BlurScreen, LiveRegistrar, optical_density
-from xbat_live.imaging.correction import bin_sum
+from xbat_live.imaging.correction import Corrector, bin_sum
+from xbat_live.imaging.registration import ShiftEngine
 from xbat_live.imaging.spectrum import fast_even_length
 
 SHAPE = (160, 176)
@@ -64,6 +65,33 @@ def test_sigma_tells_the_error() -> None:
         result = registrar.update(microscope.expose(tuple(shift)))
         scaled.append((np.array(result.shift_yx_px) - shift) / result.sigma_yx_px)
     assert 0.5 < np.sqrt(np.mean(np.square(scaled))) < 2.0
+
+
+def test_a_shift_is_not_pulled_to_where_the_window_lies() -> None:
+    # Few large particles that the window's edge cuts: displaced by half a binned px it pulls the maximum along.
+    shape = (654, 678)
+    y, x = np.mgrid[0:972, 0:972]
+    rng = np.random.default_rng(1)
+    scene = sum(
+        np.sqrt(np.clip(1 - ((y - a) ** 2 + (x - b) ** 2) / r**2, 0, None))
+        for a, b, r in zip(rng.uniform(0, 972, 14), rng.uniform(0, 972, 14), rng.uniform(90, 200, 14), strict=True)
+    )
+    few = Microscope(shape, seed=1, photons=1e4, counts_per_photon=3.0, scene=scene, n_dust=0, margin_px=150)
+    corrector = Corrector(shape, 2)
+    corrector.set_dark(few.dark)
+    corrector.set_flat(few.flat)
+    engine = ShiftEngine(corrector.binned_shape, 2)
+    level, weight = engine.fine, corrector.weight
+    reference = level.reference(level.central, corrector.correct(few.expose()).od, weight, level.margin)
+    for shift in ((0.9, 0.0), (-0.8, 0.9), (0.0, -0.9)):
+        od, start = corrector.correct(few.expose(shift)).od, np.array(shift) / 2
+        as_it_lies = level.register(level.central, reference, weight, level.margin, od, (0, 0), start, 8)
+        displaced = level.register(level.central, reference, weight, level.margin, od, (0, 0), start, 8, start)
+        assert as_it_lies is not None
+        assert displaced is not None
+        assert as_it_lies.pull_px > 0.004 > 4 * displaced.pull_px, "there is something to correct"
+        left = np.abs(as_it_lies.shift_yx - displaced.shift_yx).max()
+        assert left < 0.25 * as_it_lies.pull_px
 
 
 def test_positions_do_not_walk_over_many_keyframes() -> None:
