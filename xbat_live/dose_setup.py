@@ -14,6 +14,8 @@ from xbat_live import dose
 from xbat_live.config import ConfigError, ExperimentConfig, LimitSection
 
 LEDGER_WAIT_S = 5.0
+OWN_LIMIT = "dose limit"
+"""Name of the limit that is ``dose.limit`` of an experiment."""
 FINE_GRID_UM, GRIDS_PER_BEAM = 1.0, 50
 
 
@@ -88,7 +90,7 @@ def make_limits(config: ExperimentConfig) -> tuple[dose.DoseLimit, ...]:
     """Return all limits in force: ``dose.limit``, ``dose.rate_limit`` and ``dose.limits``."""
     sample, section = config.sample, config.dose
     own: dict[str, Any] = {"material": sample.material, "layer": sample.layer, "model": section.model}
-    limits = [dose.DoseLimit(name="dose limit", limit_gy=section.limit_gy, **own)]
+    limits = [dose.DoseLimit(name=OWN_LIMIT, limit_gy=section.limit_gy, **own)]
     if section.rate_limit_gy_s is not None:
         limits.append(dose.DoseLimit(name="dose rate limit", rate_gy_s=section.rate_limit_gy_s, **own))
     return (*limits, *(_further(config, number, item) for number, item in enumerate(section.limits)))

@@ -170,6 +170,26 @@ def spot_chooser(
     return choose
 
 
+def examine_place(
+    config: ExperimentConfig,
+    guard: DoseGuard,
+    travel_um: tuple[tuple[float, float], tuple[float, float]],
+    place_um: tuple[float, float],
+) -> dose.Proposal:
+    """Return what it would mean to go on at `place_um`, sample coordinate (x, y), um; `travel_um` as in `spot_chooser`."""
+    width_um, height_um = config.sample.size_um
+    (x0, x1), (y0, y1) = (limits if limits[0] < limits[1] else ANYWHERE_UM for limits in travel_um)
+    return dose.propose(
+        guard.account,
+        place_um,
+        bounds_um=(-width_um / 2, width_um / 2, -height_um / 2, height_um / 2),
+        stage_limits_um=(x0, x1, y0, y1),
+        offsets_um=config.plan.fields_um,
+        forbidden_um=config.sample.forbidden_um,
+        drift_um=guard.drift_um(),
+    )
+
+
 def timed_step(step: ProtocolStep) -> TimedStep:
     """Return a step of the protocol as the plans want it."""
     return TimedStep(

@@ -30,12 +30,13 @@ from xbat_live.devices import (
 )
 from xbat_live.devices.beamline import OPTICAL_SUFFIX
 from xbat_live.devices.dose_monitor import DoseMonitor
-from xbat_live.dose_setup import open_account
+from xbat_live.dose import Proposal
+from xbat_live.dose_setup import OWN_LIMIT, open_account
 from xbat_live.engine import make_run_engine
 from xbat_live.imaging import DriftModel, FramePipeline
 from xbat_live.live.attach import attach, frame_shower
 from xbat_live.live.feed import LiveFeed
-from xbat_live.plan_setup import make_plan, spot_chooser
+from xbat_live.plan_setup import examine_place, make_plan, spot_chooser
 from xbat_live.plans import (
     DoseGuard,
     FluxCalibration,
@@ -59,6 +60,7 @@ class Session:
     analysis: FrameAnalysis
     run_engine: RunEngine
     steering: Steering
+    backstop: DoseBackstop
     archive: ArchiveWriter | None
     metadata: dict[str, Any] = field(default_factory=dict)
     """More for the start document."""
@@ -76,6 +78,28 @@ class Session:
         metadata = {"config": recorded_config(config), **self.metadata}
         plan = make_plan(config, beamline, self.guard, self.analysis, choose, md=metadata)
         return steering_wrapper(plan, self.steering)
+
+    def change_limit(self, name: str, value: float, note: str) -> None:
+        """Change a dose limit for the rest of the run, everywhere it is looked at; from any thread but the RunEngine's.
+
+        Raises
+        ------
+        ValueError
+            No such limit, or an impossible value.
+        LedgerError
+            The ledger cannot be written; a tighter limit holds nevertheless.
+        """
+        try:
+            self.guard.change_limit(name, value, note)
+        finally:
+            now = {limit.name: limit.value for limit in self.guard.account.limits}
+            self.analysis.dose_limit_gy = now[OWN_LIMIT]
+            self.backstop.change(now[OWN_LIMIT])
+
+    def examine(self, x_um: float, y_um: float) -> Proposal:
+        """Return what going on at sample coordinate (x, y), um, would mean; from any thread."""
+        stage = self.beamline.stage
+        return examine_place(self.config, self.guard, (stage.x.limits, stage.y.limits), (x_um, y_um))
 
 
 @contextmanager
@@ -131,7 +155,8 @@ def open_session(
         stack.callback(guard.executor.shutdown)
         run_engine = make_run_engine()
         run_engine.subscribe(lambda name, doc: setattr(guard, "run_uid", doc["uid"]), "start")
-        run_engine.subscribe(DoseBackstop(beamline.shutter.close_now, limit_gy=config.dose.limit_gy))
+        backstop = DoseBackstop(beamline.shutter.close_now, limit_gy=config.dose.limit_gy)
+        run_engine.subscribe(backstop)
         run_engine.subscribe(analysis)
         if progress is not None:
             run_engine.subscribe(progress)
@@ -149,7 +174,7 @@ def open_session(
         )
         if feed is not None:
             feed.watch("steering", lambda: {"phase": str(steering.phase)})
-        yield Session(config, beamline, guard, analysis, run_engine, steering, archive)
+        yield Session(config, beamline, guard, analysis, run_engine, steering, backstop, archive)
 
 
 def make_analysis(config: ExperimentConfig, *, show: Callable[[JudgedFrame], object] | None = None) -> FrameAnalysis:

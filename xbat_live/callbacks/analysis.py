@@ -194,7 +194,7 @@ class FrameAnalysis(CallbackBase):
         self.keys = keys or EventKeys()
         self.tracker = tracker
         self._make_pipeline = make_pipeline
-        self._dose_limit_gy = dose_limit_gy
+        self.dose_limit_gy = dose_limit_gy
         self._show = show
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="frame-analysis")
         self._reader = FrameReader()
@@ -346,7 +346,7 @@ class FrameAnalysis(CallbackBase):
         verdict = pipeline.process(frame, key, light_fraction=self._light_fraction(data))
         stage_yx_um = np.array([data[self.keys.stage_y], data[self.keys.stage_x]], float)
         position = self.tracker.update(key, float(event["time"]), verdict, stage_yx_um)
-        judged = AnalysedFrame(int(event["seq_num"]), verdict, position, float(data[self.keys.dose]), self._dose_limit_gy)
+        judged = AnalysedFrame(int(event["seq_num"]), verdict, position, float(data[self.keys.dose]), self.dose_limit_gy)
         self._hand_on(frame, key, energy_ev, judged, event)
         return judged
 

@@ -34,6 +34,17 @@ class DoseBackstop(CallbackBase):
         self._close_shutter = close_shutter
         self._limit_gy = limit_gy
         self._key = key
+        self._tighter_gy: float | None = None
+
+    def change(self, limit_gy: float) -> None:
+        """Take over another limit: a looser one at once, a tighter one from the first Event below it on.
+
+        A place that has more already is no fault: the guard refuses further exposures there, and the plan does what its policy says.
+        """
+        if limit_gy >= self._limit_gy:
+            self._limit_gy, self._tighter_gy = limit_gy, None
+        else:
+            self._tighter_gy = limit_gy
 
     def event(self, doc: dict[str, Any]) -> dict[str, Any]:
         """Check one Event.
@@ -44,6 +55,8 @@ class DoseBackstop(CallbackBase):
             When the dose is above the limit; the shutter was told to close before.
         """
         dose_gy = float(doc["data"].get(self._key, 0.0))
+        if self._tighter_gy is not None and 0 < dose_gy <= self._tighter_gy:
+            self._limit_gy, self._tighter_gy = self._tighter_gy, None
         if dose_gy > self._limit_gy:
             self._close_shutter()
             message = f"dose {dose_gy:.4g} Gy is above the limit {self._limit_gy:.4g} Gy: shutter closed, run stopped"

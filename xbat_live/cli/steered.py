@@ -41,9 +41,21 @@ def steered(session: Session, progress: RunProgress) -> Iterator[ControlServer |
             "spot": state.spot,
             "dose_gy": state.dose_gy,
             "dose_limit_gy": session.guard.lowest_limit_gy,
+            "limits": [
+                {"name": limit.name, "value": limit.value, "unit": limit.unit, "advisory": limit.advisory}
+                for limit in account.limits
+            ],
+            "shutter": "Closed" if not session.beamline.shutter.is_open else "not known to be closed",
         }
 
-    desk = ControlDesk(session.steering, status=status, note=note)
+    desk = ControlDesk(
+        session.steering,
+        status=status,
+        note=note,
+        examine=None if session.config.uses_microscope else session.examine,
+        limits=lambda: () if session.config.uses_microscope else account.limits,
+        change_limit=session.change_limit,
+    )
     try:
         server = ControlServer(desk)
     except (RuntimeFolderError, OSError) as error:

@@ -14,6 +14,7 @@ from xbat_live.dose.grid import DoseGrid
 from xbat_live.dose.ledger import Entry, Ledger, LedgerCorrupt, LedgerError, LedgerLocked, LedgerTooNew, Record
 from xbat_live.dose.limits import DoseLimit, format_gy
 from xbat_live.dose.materials import Material
+from xbat_live.dose.places import Proposal, propose
 from xbat_live.dose.rate_map import DoseRateReport, dose_rate_map, dose_rate_report
 from xbat_live.dose.rate_masks import DoseMasks, dose_masks, dose_rate_histogram
 from xbat_live.dose.spectrum import Spectrum, scan_dose_per_fluence
@@ -51,6 +52,7 @@ __all__ = [
     "LimitState",
     "Material",
     "OpenTimeMap",
+    "Proposal",
     "RateMap",
     "Record",
     "Reservation",
@@ -67,6 +69,7 @@ __all__ = [
     "guard_distance_um",
     "next_spot",
     "presets",
+    "propose",
     "relative_dose_uncertainty",
     "scan_dose_per_fluence",
     "spill_over_gy",

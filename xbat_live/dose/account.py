@@ -295,6 +295,38 @@ class DoseAccount(AccountView):
             self._append(prior_entry(prior, material, layer, self._model_id))
             self._state.give_prior(prior.x_um, prior.y_um, prior.size_um, targets, prior.dose_gy)
 
+    def change_limit(self, name: str, value: float, note: str, *, run_uid: str = "") -> DoseLimit:
+        """Give a limit another value from the next reservation on, and write a note of it into the ledger.
+
+        A tighter value holds even when the note cannot be written, a looser one only when it is on disk.
+
+        Parameters
+        ----------
+        name, value
+            Of a limit of this account, and what it becomes, Gy or Gy/s.
+        note, run_uid
+            Kept in the ledger.
+
+        Raises
+        ------
+        ValueError
+            Not one limit of that name, or an impossible value.
+        LedgerError
+            Not written.
+        """
+        with self._lock:
+            found = [limit for limit in self.limits if limit.name == name]
+            if len(found) != 1:
+                known = ", ".join(repr(limit.name) for limit in self.limits)
+                raise ValueError(f"{len(found) or 'no'} limits are called {name!r}; known: {known}")
+            changed = found[0].with_value(value)
+            if value > found[0].value:
+                self.note(note, run_uid=run_uid)
+            self._take_limits(tuple(changed if limit is found[0] else limit for limit in self.limits))
+            if value <= found[0].value:
+                self.note(note, run_uid=run_uid)
+            return changed
+
     def note(self, text: str, *, run_uid: str = "") -> None:
         """Write a remark into the ledger."""
         with self._lock:

@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from xbat_live.dose import snapshots
@@ -50,9 +51,9 @@ class AccountBook:
         self.layer, self.material, self.model = primary.layer, primary.material, model
         self.grid_um = float(grid_um)
         self.outline_um = None if outline_um is None else (float(outline_um[0]), float(outline_um[1]))
-        self.limits = tuple(limits)
-        rules = tuple(Rule(limit, target) for limit in self.limits for target in self._tracks.limited_by(limit))
-        self._gate = Gate(rules, sigma_rel, k_sigma)
+        self._gate = Gate((), sigma_rel, k_sigma)
+        self._take_limits(tuple(limits))
+        rules = self._gate.rules
         if not grid_um <= min(beam.fwhm_um) / 5 * (1 + 1e-9):
             raise ValueError(
                 f"map pixel {grid_um:g} um is too coarse for a beam {min(beam.fwhm_um):g} um wide; "
@@ -225,6 +226,10 @@ class AccountBook:
             }
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _take_limits(self, limits: tuple[DoseLimit, ...]) -> None:
+        rules = tuple(Rule(limit, target) for limit in limits for target in self._tracks.limited_by(limit))
+        self.limits, self._gate = limits, replace(self._gate, rules=rules)
 
     def _gray_cm2(self, request: ExposureRequest) -> tuple[float, ...]:
         if not request.on_sample:

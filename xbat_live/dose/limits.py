@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from xbat_live.dose.cross_sections import check_model
@@ -96,6 +96,10 @@ class DoseLimit:
     def unit(self) -> str:
         """Unit of the limit: ``Gy`` or ``Gy/s``."""
         return "Gy" if self.limit_gy is not None else "Gy/s"
+
+    def with_value(self, value: float) -> DoseLimit:
+        """Return the same limit with another value, in `unit`."""
+        return replace(self, **{"limit_gy" if self.kind == "dose" else "rate_gy_s": float(value)})  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, object]:
         """Return the limit as plain data (JSON)."""

@@ -61,6 +61,10 @@ class Bulletin:
         except Exception:
             logger.exception("the dose signals could not be refreshed")
 
+    def forget(self, limit_name: str) -> None:
+        """Tell the levels of a limit anew, because its value has changed."""
+        self._told = {key for key in self._told if key[1] != limit_name}
+
     def take_warnings(self) -> tuple[DoseWarning, ...]:
         """Return the warnings since the last call."""
         warnings, self._warnings = tuple(self._warnings), []

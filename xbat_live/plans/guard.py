@@ -158,6 +158,11 @@ class DoseGuard:
         """Return the warnings since the last call; each limit and level is told once a run."""
         return self._bulletin.take_warnings()
 
+    def change_limit(self, name: str, value: float, note: str) -> None:
+        """Change a limit for the rest of the run; blocks until the ledger has it. See `DoseAccount.change_limit`."""
+        self.executor.submit(self.account.change_limit, name, value, note, run_uid=self.run_uid).result()
+        self._bulletin.forget(name)
+
     # -- stubs ----------------------------------------------------------------------------------------------------------------------
 
     def request(
