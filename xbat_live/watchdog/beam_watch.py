@@ -15,12 +15,14 @@ from ophyd import EpicsSignalRO
 from xbat_live.config import ExperimentConfig
 from xbat_live.devices.beam import Attenuator, IonChamber, StorageRing
 from xbat_live.devices.dose_monitor import DoseMonitor
+from xbat_live.devices.epics import connection_errors
 from xbat_live.devices.shutter import FastShutter
 from xbat_live.dose.flux_history import FluxCalibration, FluxMean
 from xbat_live.watchdog.booking import Place
 
 logger = logging.getLogger(__name__)
 
+_ASK_S = 1.0
 _SUFFIX = {"shutter": "SH:", "i0": "I0:", "ring": "RING:", "attenuator": "ATT:", "stage": "TXM:", "mono": "MONO:"}
 
 
@@ -101,6 +103,17 @@ class BeamWatch:
         if not self.beamline.shutter.open_time_s.connected:
             counter_s = None
         return Look(position, monitor.opened_at_s, monitor.closed_at_s, monitor.unknown_since_s, counter_s)
+
+    def counter_now(self) -> float | None:
+        """Ask the shutter for its open-time counter, s; None when it does not answer.
+
+        What was published may be late or, from a busy IOC, left out; what is asked for is as new as the question.
+        """
+        signal = self.beamline.shutter.open_time_s
+        try:
+            return float(signal.get(use_monitor=False, timeout=_ASK_S, connection_timeout=_ASK_S))
+        except connection_errors():
+            return None
 
     def place(self) -> Place | None:
         """Return what is in the beam: the stage's last position; None when it was never heard of."""

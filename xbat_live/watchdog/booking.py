@@ -13,7 +13,7 @@ from pathlib import Path
 from xbat_live.dose import UNLIMITED, DoseAccount, ExposureRequest, Ledger, LedgerLocked, Settlement
 from xbat_live.dose.flux_history import FluxMean
 from xbat_live.dose.openings import counted_elsewhere_s, left_behind, openings_since, settle_left_behind
-from xbat_live.watchdog.meter import Due
+from xbat_live.watchdog.meter import Due, is_behind
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,8 @@ class Bookkeeper:
         Opens it for writing without waiting; raises `LedgerLocked` while another process has it.
     make_account
         Makes an account on a ledger that is open.
+    counter_now
+        Asks the shutter for its open-time counter, s; None when it does not answer.
     outline_um, energy_ev
         Size (x, y) of the sample, um, and photon energy where the monochromator was never heard of, eV.
     """
@@ -107,11 +109,12 @@ class Bookkeeper:
         *,
         open_account: Callable[[], AbstractContextManager[DoseAccount]],
         make_account: Callable[[Ledger], DoseAccount],
+        counter_now: Callable[[], float | None],
         outline_um: tuple[float, float],
         energy_ev: float,
     ) -> None:
         self.path = path
-        self._open_account, self._make_account = open_account, make_account
+        self._open_account, self._make_account, self._counter_now = open_account, make_account, counter_now
         self._outline_um, self._energy_ev = outline_um, energy_ev
         self._held: tuple[ExitStack, DoseAccount] | None = None
         self._view: tuple[ExitStack, DoseAccount] | None = None
@@ -122,7 +125,7 @@ class Bookkeeper:
         return self._held is not None
 
     def book(self, job: Job) -> Booked | None:
-        """Settle what was left, count what was not reserved; None when another process has the ledger.
+        """Settle what was left, count what was not reserved; None: not now, another process has the ledger or has just had it.
 
         Raises
         ------
@@ -135,6 +138,9 @@ class Bookkeeper:
         except LedgerLocked:
             return None
         try:
+            if is_behind(job.due.counter_s, account.last_counter_s) and self._is_late(account.last_counter_s):
+                self.release()
+                return None
             booked = self._book(account, job, fresh=fresh)
         except BaseException:
             self.release()
@@ -172,6 +178,11 @@ class Bookkeeper:
         self.refresh()
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _is_late(self, last_counter_s: float | None) -> bool:
+        """Tell a counter that is behind the ledger because the news of it is late from one that started anew."""
+        now_s = self._counter_now()
+        return now_s is None or not is_behind(now_s, last_counter_s)
 
     def _take(self) -> DoseAccount:
         if self._held is None:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 _KNOWN = ("Closed", "Open")
 
 
+def is_behind(counter_s: float | None, ledger_counter_s: float | None) -> bool:
+    """Return True when a counter, s, is below what a ledger has already: it started anew, or the news of it is late."""
+    return counter_s is not None and ledger_counter_s is not None and counter_s < ledger_counter_s - 1e-9
+
+
 @dataclass(frozen=True)
 class Due:
     """Open time that is to be entered in the ledger.

@@ -104,10 +104,12 @@ def _watch(
 
     folder = config.path(config.dose.ledger_directory)
     ledger = folder / f"{config.sample.name}.sqlite"
+    eyes = BeamWatch(config)
     keeper = Bookkeeper(
         ledger,
         open_account=lambda: open_account(config, wait_s=0.0),
         make_account=lambda opened: make_account(config, opened),
+        counter_now=eyes.counter_now,
         outline_um=config.sample.size_um,
         energy_ev=config.beam.energy_ev,
     )
@@ -115,7 +117,6 @@ def _watch(
         grace_s=config.watchdog.grace_s,
         give_up_s=Rules.give_up_s if config.beamline.channel_access.port is None else _LOOPBACK_GIVE_UP_S,
     )
-    eyes = BeamWatch(config)
     eyes.start()
     service = GuardService(
         eyes,

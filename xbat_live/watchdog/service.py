@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol
 
 from xbat_live.dose import LedgerError, format_gy
@@ -14,7 +15,7 @@ from xbat_live.dose.flux_history import FluxMean
 from xbat_live.watchdog.beam_watch import Look
 from xbat_live.watchdog.booking import Booked, Bookkeeper, Job, Place
 from xbat_live.watchdog.decide import EPSILON_S, UNKNOWN, Act, Rules, Scene, decide
-from xbat_live.watchdog.meter import Due, OpenTimeMeter
+from xbat_live.watchdog.meter import Due, OpenTimeMeter, is_behind
 from xbat_live.watchdog.report import Teller
 from xbat_live.watchdog.tail import LedgerTail
 
@@ -32,6 +33,9 @@ class Eyes(Protocol):
     """What the loop needs of `BeamWatch`."""
 
     def look(self) -> Look:
+        """See `BeamWatch`."""
+
+    def counter_now(self) -> float | None:
         """See `BeamWatch`."""
 
     def place(self) -> Place | None:
@@ -139,8 +143,10 @@ class GuardService:
         """Do one round; False when the guard leaves."""
         self._collect()
         now_s = self._clock()
-        look = self.last_look = self._eyes.look()
-        self._follow_ledger()  # after the look: a reservation is on disk before the shutter opens
+        look = self._eyes.look()
+        look = self.last_look = self._follow_ledger(
+            now_s, look
+        )  # after it: reserved is on disk before the shutter opens
         self._meter.see(now_s, look.position, look.counter_s)
         scene = self._scene(now_s, look)
         self._notice(scene)
@@ -205,18 +211,27 @@ class GuardService:
         way_um = math.dist((place.x_um, place.y_um), (before.x_um, before.y_um))
         return way_um > _MOVED_SHARE * self._footprint_um
 
-    def _follow_ledger(self) -> None:
+    def _follow_ledger(self, now_s: float, look: Look) -> Look:
+        """Read what was written; return the look, with a counter that is not older than the ledger's unless it started anew."""
         try:
             grown = self._tail.poll()
         except LedgerError as error:
             self._teller.once("ledger", f"unreadable: {error}", f"the ledger cannot be read, trying on: {error}")
-            return
+            return look
         self._teller.forget("ledger")
-        if self._tail.foreign_records != self._followed:  # another process has written, or this is the first look
-            self._followed = self._tail.foreign_records
-            self._meter.follow(self._tail.last_counter_s)
         if grown:
             self._worker.submit(self._keeper.refresh)
+        last_s = self._tail.last_counter_s
+        if is_behind(look.counter_s, last_s):
+            # late news of the shutter must not pass for an IOC that was restarted: all its openings would count again
+            look = replace(look, counter_s=self._eyes.counter_now())
+            if look.counter_s is None:
+                return look
+            self._meter.see(now_s, look.position, look.counter_s)
+        if self._tail.foreign_records != self._followed:  # another process has written, or this is the first look
+            self._followed = self._tail.foreign_records
+            self._meter.follow(last_s)
+        return look
 
     def _notice(self, scene: Scene) -> None:
         """Tell what has changed."""

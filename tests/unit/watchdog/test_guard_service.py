@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
@@ -10,8 +12,9 @@ import pytest
 from xbat_live.dose import Beam, DoseAccount, DoseLimit, ExposureRequest, Ledger, LedgerError, presets
 from xbat_live.dose.flux_history import FluxMean
 from xbat_live.watchdog.beam_watch import Look
-from xbat_live.watchdog.booking import Bookkeeper, Place
+from xbat_live.watchdog.booking import Bookkeeper, Job, Place
 from xbat_live.watchdog.decide import Rules
+from xbat_live.watchdog.meter import Due
 from xbat_live.watchdog.report import Teller
 from xbat_live.watchdog.service import GuardService
 from xbat_live.watchdog.tail import LedgerTail, has_writer
@@ -25,6 +28,7 @@ class Eyes:
     def __init__(self):
         self.now_s, self.position, self.counter_s = 1000.0, "Closed", 5.0
         self.opened_at_s = self.closed_at_s = self.unknown_since_s = None
+        self.published_s = None  # when the news of the counter is late
         self.here, self.mean, self.obeys, self.closings = Place(0.0, 0.0, 8562.0), FluxMean(FLUX), True, 0
 
     def clock(self):
@@ -44,8 +48,11 @@ class Eyes:
         if self.position == "Open":
             self.counter_s += seconds
 
+    def counter_now(self):
+        return self.counter_s if self.position is not None else None
+
     def look(self):
-        heard = self.counter_s if self.position is not None else None
+        heard = self.counter_now() if self.published_s is None else self.published_s
         return Look(self.position, self.opened_at_s, self.closed_at_s, self.unknown_since_s, heard)
 
     def place(self):
@@ -78,6 +85,7 @@ class Guarded:
             self.path,
             open_account=self.opened,
             make_account=self.account,
+            counter_now=self.eyes.counter_now,
             outline_um=(200.0, 200.0),
             energy_ev=8562.0,
         )
@@ -283,3 +291,63 @@ def test_a_guard_that_starts_does_not_command_a_shutter_it_has_not_heard_of(tmp_
     guarded.run(1.5)
     assert guarded.eyes.closings > 0
     guarded.end()
+
+
+def acquisition_writes(guarded, *, counter_s, settle=True):
+    """Another process reserves an exposure, and settles it with what the shutter says by then."""
+    code = f"""
+import sys
+from xbat_live.dose import Entry, Ledger
+with Ledger({str(guarded.path)!r}) as ledger:
+    number = ledger.append(Entry("reserve", x_um=0.0, y_um=0.0, energy_ev=8562.0, open_time_s=0.4, flux_ph_s=1e10,
+                                 on_sample=True, counter_s={counter_s - 0.15})).seq
+    if {settle}:
+        ledger.append(Entry("settle", reservation=number, x_um=0.0, y_um=0.0, energy_ev=8562.0, open_time_s=0.15,
+                            flux_ph_s=1e10, on_sample=True, counter_s={counter_s}))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("answers", "counted_s", "why"),
+    [
+        (True, 0.0, "asked, the shutter says what the ledger has: the news was late, nothing is missing"),
+        (False, 0.0, "it does not answer: nothing is booked on old news"),
+    ],
+)
+def test_late_news_of_the_counter_is_no_restart_of_the_ioc(guarded, answers, counted_s, why):
+    """A loaded IOC publishes late, or drops an update. Taken for a restart, all openings of its life would count again."""
+    guarded.eyes.published_s = guarded.eyes.counter_s
+    guarded.run(0.3)
+    guarded.eyes.counter_s = 5.15  # and published is still 5.0
+    acquisition_writes(guarded, counter_s=5.15)
+    if not answers:
+        guarded.eyes.counter_now = lambda: None
+    guarded.run(1.0)
+    assert sum(entry.open_time_s for entry in guarded.entries("unreserved")) == counted_s, why
+    guarded.eyes.published_s = None
+    guarded.run(0.3)
+    assert guarded.entries("unreserved") == []
+
+
+def test_late_news_when_it_comes_to_booking_waits_for_better(guarded):
+    """The ledger grew between the look and the booking: the job is made again with a counter as new as the ledger's."""
+    acquisition_writes(guarded, counter_s=5.15)
+    late = Job(
+        Due(0.5, 5.0, False, 0, 0.0, 0.0), guarded.eyes.here, FluxMean(FLUX), True, "by hand", more_follows=False
+    )
+    guarded.eyes.counter_s = 5.65
+    assert guarded.service._keeper.book(late) is None
+    assert guarded.entries("unreserved") == []
+    guarded.eyes.counter_s = 0.5  # it really started anew: everything since its start counts
+    booked = guarded.service._keeper.book(
+        Job(Due(0.5, 0.5, False, 0, 0.0, 0.0), guarded.eyes.here, FluxMean(FLUX), True, "by hand", more_follows=False)
+    )
+    assert booked.counted_s == pytest.approx(0.5)
+
+
+def test_a_counter_that_started_anew_still_counts_in_full(guarded):
+    acquisition_writes(guarded, counter_s=5.15)
+    guarded.eyes.counter_s = 0.7
+    guarded.run(1.0)
+    assert sum(entry.open_time_s for entry in guarded.entries("unreserved")) == pytest.approx(0.7, abs=0.16)
