@@ -14,7 +14,6 @@ from xbat_live.devices import PotentiostatError, PotentiostatStep, XasRecord
 from xbat_live.dose import DoseRefused
 from xbat_live.plans._blocking import call_in
 from xbat_live.plans.cubes import FOIL, I0, SAMPLE, CubeCutShort, Cubes
-from xbat_live.plans.decisions import save_record
 from xbat_live.plans.exposure import ExposureFailed
 from xbat_live.plans.ffi_options import IRRADIATED, CubeCounts, Places, XasPolicy
 from xbat_live.plans.fresh_spots import find_fresh_spot
@@ -287,12 +286,10 @@ class Protocol:
     def _record_result(self, result: CubeResult) -> MsgGenerator[None]:
         live = self.cubes.analysis
         assert live is not None  # it gave the result
-        self.record.reset()
-        self.record.fill(**result.record())
         products = live.products(result)
-        if products is None:
-            yield from save_record(self.record, stream=XAS)
-        else:
+        if products is not None:  # without maps there is no Event: the alarm tells why
+            self.record.reset()
+            self.record.fill(**result.record())
             yield from bps.create(name=XAS)
             yield from bps.read(self.record)
             yield from bps.read(products)
@@ -308,7 +305,8 @@ class Protocol:
             yield from decide(
                 series, "alarm", result.message, threshold=threshold_gy, kind=result.alarm, cube=result.number
             )
-        if policy.acted or policy.action == "none" or location is None or location.retired or result.alarm == "misfit":
+        no_reason = result.alarm in ("misfit", "error")
+        if no_reason or policy.acted or policy.action == "none" or location is None or location.retired:
             return
         policy.acted = True
         reason = f"{result.message}; on_alarm = {policy.action}"

@@ -1,0 +1,141 @@
+"""Full-field XAS imaging against the IOCs: killed in a cube and started again, it goes on with the next; documents, energies, dose."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+FRAMES = 60
+
+
+def start(folder, *changes):
+    arguments = [item for change in changes for item in ("--set", change)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "xbat_live.cli.main", "run", str(folder / "e.toml"), "--json", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": ""},
+    )
+
+
+def state_of(folder):
+    file = folder / "ledger" / "lno.protocol.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(tmp_path_factory):
+    """One protocol in two runs: the first is killed (SIGKILL) in the middle of its fourth cube."""
+    from archive_fixtures import connected
+    from archive_fixtures import free_port as free_tcp_port
+
+    from xbat_live.archive import TiledServer
+    from xbat_live.sim.environment import free_port
+    from xbat_live.sim.rock import rock_settings
+    from xbat_live.sim.server import SimulatorProcess
+
+    folder = Path(tmp_path_factory.mktemp("ffi-xas"))
+    shutil.copy(Path(__file__).with_name("ffi_xas.toml"), folder / "e.toml")
+    (folder / "frames").mkdir()
+    port = free_port()
+    settings = rock_settings(
+        "far",
+        sensor_yx=(64, 96),
+        pixel_size_um=10.0,
+        sample_size_um=(1200.0, 800.0),
+        beam_fwhm_um=(400.0, 200.0),
+        counts_per_photon=0.01,
+        dose_grid_um=10.0,
+        jitter_um_yx=(0.0, 0.0),
+        beam_drift_um=0.0,
+        foil_centre_um=(0.0, -1400.0),
+        foil_size_um=(2000.0, 900.0),
+        time_scale=1000.0,
+    )
+    channel = f"beamline.channel_access.port={port}"
+    with (
+        SimulatorProcess(settings, "XBAT:", port, folder / "twin") as simulator,
+        TiledServer(folder / "archive", port=free_tcp_port(), readable_storage=[folder / "frames"]) as server,
+    ):
+        archive = (f"archive.uri={server.uri}", f"archive.api_key={server.api_key}")
+        first = start(folder, channel, "archive.enabled=false")
+        deadline = time.monotonic() + 120
+        while (state := state_of(folder)).get("open_cube") != 3:
+            assert first.poll() is None, first.communicate()[1]
+            assert time.monotonic() < deadline, state
+            time.sleep(0.02)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+        before = state_of(folder)
+        second = start(folder, channel, *archive)
+        output, errors = second.communicate(timeout=200)
+        assert second.returncode == 0, errors
+        simulator.terminate()  # writes the truth
+        with connected(server) as client:
+            yield folder, before, json.loads(output), client
+
+
+def test_it_goes_on_with_the_next_cube(killed_and_resumed):
+    folder, before, result, _ = killed_and_resumed
+    assert (before["cubes"], before["open_cube"], before["done"]["ocv"]) == (4, 3, 1)
+    after = state_of(folder)
+    assert after["complete"]
+    assert after["lost"] == [3]
+    assert after["done"]["ocv"] == 2
+    assert len(after["runs"]) == 2
+    assert result["outcome"] == "completed"
+
+
+def test_every_cube_is_an_event_with_its_frames_and_energies(killed_and_resumed):
+    folder, _, _, client = killed_and_resumed
+    run = client.values().last()
+    assert run.validate()
+    names = [name for name, _ in run.documents()]
+    assert "stream_datum" in names
+    primary = run["primary"]
+    numbers = np.asarray(primary["cube_number"].read())
+    assert numbers[0] == 4
+    assert (np.diff(numbers) == 1).all()
+    cubes = np.asarray(primary["camera_image"].read())
+    assert cubes.shape == (numbers.size, FRAMES, 64, 96)
+    energies = np.asarray(primary["cube_energy_ev"].read())
+    assert (np.diff(energies, axis=1) > 0).all()
+    assert np.ptp(np.diff(energies[0])) > 0.05  # even in the angle, not in the energy
+    below, above = (energies[0] < 8320), (energies[0] > 8380)
+    middle = cubes[0][:, 26:38, 40:56].astype(float).mean(axis=(1, 2))
+    assert middle[above].mean() < 0.85 * middle[below].mean()
+    rows = sum(
+        len(h5py.File(file, "r")["/entry/data/data"])
+        for file in (folder / "frames").glob("*.h5")
+        if "xas" not in file.name
+    )
+    assert rows >= FRAMES * numbers.size
+
+
+def test_the_ledger_has_what_the_sample_got(killed_and_resumed):
+    from xbat_live.config import load_config
+    from xbat_live.dose_setup import open_account
+
+    folder, *_ = killed_and_resumed
+    with open_account(load_config(folder / "e.toml")) as account:
+        counted = account.dose_map()
+        assert not account.unsettled
+    with np.load(folder / "twin" / "truth_dose.npz") as truth:
+        got_gy = truth["dose_gy"][:, np.abs(truth["x_um"]) < 300]  # around #C
+    ours_gy = counted.dose_gy[:, np.abs(counted.x_um) < 300]
+    # a cube that was cut short is counted at the mean of all its energies: more than it gave below the edge, never less
+    assert 0.97 < ours_gy.max() / got_gy.max() < 1.2
+    assert got_gy.max() > 10e3
