@@ -123,7 +123,7 @@ class DriftTracker:
         self._last[key] = (stage_yx_um, shift_um)
         motion = self.model.update(t_s, displacement, sigma_um)
         self.drift_yx_um = np.asarray(motion.drift_yx_um, float)
-        self.rate_yx_um_per_min = np.asarray(motion.rate_um_per_min_yx, float)
+        self.rate_yx_um_per_min = np.asarray(motion.rate_um_per_min, float)
         return TrackedPosition(
             stage_yx_um - displacement,
             self.drift_yx_um.copy(),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float64]
+
+MOST_REMEMBERED = 256
+"""Frames that `DriftModel` keeps for the smoother."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +23,18 @@ class Motion:
     drift_yx_um, sigma_drift_yx_um
         Slow displacement since the first frame and its standard uncertainty, um.
     jitter_yx_um
-        What the measured shift differs from the drift by: repositioning error, um.
-    rate_um_per_min_yx
-        Drift rate, um/min.
+        What the measured shift differs from the drift by: repositioning error, um. The drift has already followed this frame by a part of
+        its jitter, so that these values scatter less than the jitter itself, most in the first frames: for its size take
+        `DriftModel.jitter_sigma_yx_um`, for its values `DriftModel.separation`.
+    rate_um_per_min
+        Drift rate (y, x), um/min.
     outlier_yx
         True per axis where the shift was too far from the prediction to be used fully.
     """
 
     drift_yx_um: tuple[float, float]
     jitter_yx_um: tuple[float, float]
-    rate_um_per_min_yx: tuple[float, float]
+    rate_um_per_min: tuple[float, float]
     sigma_drift_yx_um: tuple[float, float]
     outlier_yx: tuple[bool, bool]
 
@@ -65,6 +71,7 @@ class DriftModel:
         self._jitter_weight = np.full(2, 3.0)
         self._jitter_sum = np.full(2, 3.0 * jitter_um**2)
         self._last_s: float | None = None
+        self._past: deque[tuple[float, float, float, float, float]] = deque(maxlen=MOST_REMEMBERED)
 
     @property
     def jitter_sigma_yx_um(self) -> tuple[float, float]:
@@ -72,14 +79,27 @@ class DriftModel:
         y_um, x_um = np.sqrt(self._jitter_sum / self._jitter_weight)
         return float(y_um), float(x_um)
 
-    def update(self, t_s: float, shift_yx_um: ArrayLike, sigma_yx_um: ArrayLike = (0.0, 0.0)) -> Motion:
+    def separation(self) -> DriftSeparation:
+        """Return drift and jitter of the frames so far (the last `MOST_REMEMBERED`) by the smoother, which knows what came after each.
+
+        Takes some tenths of a second: for the end of a run, or now and then.
+
+        Raises
+        ------
+        ValueError
+            Fewer than four frames, or all at one time.
+        """
+        past = np.array(self._past).reshape(-1, 5)
+        return separate_drift(past[:, 0], past[:, 1:3], past[:, 3:5])
+
+    def update(self, t_s: float, shift: ArrayLike, sigma: ArrayLike = (0.0, 0.0)) -> Motion:
         """Take in one measured displacement.
 
         Parameters
         ----------
         t_s
             Time of the exposure, s; must not run backwards.
-        shift_yx_um, sigma_yx_um
+        shift, sigma
             Displacement (y, x) since the first frame and its standard uncertainty, um.
 
         Raises
@@ -87,7 +107,7 @@ class DriftModel:
         ValueError
             Values that are not finite, negative sigma, or time running backwards.
         """
-        shift, sigma = np.asarray(shift_yx_um, float), np.asarray(sigma_yx_um, float)
+        shift, sigma = np.asarray(shift, float), np.asarray(sigma, float)
         if (
             shift.shape != (2,)
             or sigma.shape != (2,)
@@ -99,6 +119,11 @@ class DriftModel:
         if (sigma < 0).any():
             raise ValueError(f"DriftModel: sigma {sigma} um is negative")
         jitter_variance = self._jitter_sum / self._jitter_weight
+        if self._last_s is not None and t_s < self._last_s:
+            raise ValueError(
+                f"DriftModel: time runs backwards by {self._last_s - t_s:.3g} s; hand frames over in the order they were taken"
+            )
+        self._past.append((t_s, float(shift[0]), float(shift[1]), float(sigma[0]), float(sigma[1])))
         if self._last_s is None:
             self._last_s = t_s
             self._state[:, 0] = shift
@@ -106,10 +131,6 @@ class DriftModel:
             self._covariance[:, 1, 1] = self._rate_prior**2
             return self._motion(shift, (False, False))
         minutes = (t_s - self._last_s) / 60
-        if minutes < 0:
-            raise ValueError(
-                f"DriftModel: time runs backwards by {-60 * minutes:.3g} s; hand frames over in the order they were taken"
-            )
         self._last_s = t_s
         advance = np.array([[1.0, minutes], [0.0, 1.0]])
         walk = self._rate_walk**2 * np.array([[minutes**3 / 3, minutes**2 / 2], [minutes**2 / 2, minutes]])

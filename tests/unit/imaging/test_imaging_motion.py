@@ -23,7 +23,7 @@ def test_the_drift_of_the_paper_is_found_under_its_jitter() -> None:
         motion = model.update(900.0 * i, drift + jitter, (0.001, 0.001))
     assert motion.drift_yx_um[0] == pytest.approx(5.2, rel=0.05)
     assert abs(motion.drift_yx_um[1] - 0.6) < 3 * motion.sigma_drift_yx_um[1] + 0.1
-    assert motion.rate_um_per_min_yx[0] == pytest.approx(5.2 / 840, rel=0.1)
+    assert motion.rate_um_per_min[0] == pytest.approx(5.2 / 840, rel=0.1)
     assert model.jitter_sigma_yx_um[1] == pytest.approx(0.35, rel=0.4)
 
 
@@ -53,7 +53,7 @@ def test_drift_turns_with_the_sign_of_the_shift() -> None:
         a = up.update(60.0 * i, (0.1 * i, 0.0))
         b = down.update(60.0 * i, (-0.1 * i, 0.0))
     assert a.drift_yx_um[0] == pytest.approx(-b.drift_yx_um[0])
-    assert a.rate_um_per_min_yx[0] > 0 > b.rate_um_per_min_yx[0]
+    assert a.rate_um_per_min[0] > 0 > b.rate_um_per_min[0]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,8 @@ def test_drift_and_jitter_of_the_paper_are_told_apart_within_five_percent(seed: 
     for time_s, moved in zip(t_s, shift, strict=True):
         motion = live.update(float(time_s), moved, (0.001, 0.001))
     assert motion.drift_yx_um[0] == pytest.approx(5.2, rel=0.05)
-    parts = separate_drift(t_s, shift, np.full((57, 2), 0.001))
+    parts = live.separation()
+    assert np.array_equal(parts.jitter_yx_um, separate_drift(t_s, shift, np.full((57, 2), 0.001)).jitter_yx_um)
     assert parts.drift_yx_um[-1, 0] - parts.drift_yx_um[0, 0] == pytest.approx(5.2, rel=0.02)
     assert parts.jitter_yx_um.std(0) == pytest.approx(jitter.std(0), rel=0.05)
     assert parts.rate_um_per_min_yx[:, 0] == pytest.approx(5.2 / 840, rel=0.1)
