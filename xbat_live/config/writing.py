@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-import numpy as np
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -51,6 +50,8 @@ def _quantity(value: Any, unit: str | None) -> Any:
         return value
     if value == 0:
         return 0  # needs no unit
+    import numpy as np  # here: `xbat --help` must be quick
+
     return f"{np.format_float_positional(value, trim='0') if unit == 'C' else repr(float(value))} {unit}"
 
 
