@@ -13,7 +13,7 @@ import typer
 from xbat_live import __version__
 from xbat_live.cli.display import Display
 from xbat_live.cli.errors import exit_on_error
-from xbat_live.cli.live import Checklist, live_page
+from xbat_live.cli.live import GUARD_DETAIL, TILED_DETAIL, Checklist, live_page
 from xbat_live.cli.run import acquire, leave_on, tell_summary
 from xbat_live.cli.services import watched, with_archive
 from xbat_live.config import ConfigError, ExperimentConfig, LiveSection, load_config
@@ -96,7 +96,7 @@ def start_services(
     frame_folder = config.path(config.camera.directory)
     frame_folder.mkdir(parents=True, exist_ok=True)
     tiled = TiledServer(config.path(config.archive.directory), port=free_port(), readable_storage=[frame_folder])
-    checklist.tell("Tiled", "starting", "archive of documents")
+    checklist.tell("Tiled", "starting", TILED_DETAIL)
     checklist.tell("IOCs", "starting", "TXM stage, camera, monochromator, potentiostat, shutter")
     tiled.start()
     stack.callback(tiled.stop)
@@ -108,12 +108,12 @@ def start_services(
         "ok  IOCs    TXM stage, camera, monochromator, potentiostat, shutter (EPICS on loopback)", style="green"
     )
     checklist.tell("IOCs", "ok", "TXM stage, camera, monochromator, potentiostat, shutter")
-    checklist.tell("Guard", "starting", "counts every opening of the shutter")
+    checklist.tell("Guard", "starting", GUARD_DETAIL)
     guard = stack.enter_context(watched(config))
     tiled.wait_ready(timeout_s=90)
     display.say("ok  Tiled   answers", style="green")
-    checklist.tell("Tiled", "ok", "archive of documents")
-    checklist.tell("Guard", "ok", "counts every opening of the shutter")
+    checklist.tell("Tiled", "ok", TILED_DETAIL)
+    checklist.tell("Guard", "ok", GUARD_DETAIL)
     return with_archive(config, tiled.uri, tiled.api_key), guard
 
 

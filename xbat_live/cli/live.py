@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from xbat_live.live.feed import LiveFeed
 
 
+GUARD_DETAIL = "counts every opening of the shutter"
+TILED_DETAIL = "archive of documents"
+
+
 class Checklist:
     """What is starting, on the page; on none when there is no feed."""
 
@@ -22,7 +26,7 @@ class Checklist:
         self._items: dict[str, dict[str, str]] = {}
 
     def tell(self, name: str, state: str, detail: str = "") -> None:
-        """Say that something is ``starting``, ``ok`` or has ``failed``."""
+        """Say that something is ``starting``, ``ok``, ``off`` or has ``failed``."""
         self._items[name] = {"name": name, "state": state, "detail": detail}
         if self._feed is not None:
             self._feed.show(services=list(self._items.values()))

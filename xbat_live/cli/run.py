@@ -13,7 +13,7 @@ from xbat_live.cli import log
 from xbat_live.cli.config import parse_changes
 from xbat_live.cli.display import Display
 from xbat_live.cli.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, exit_on_error
-from xbat_live.cli.live import live_page
+from xbat_live.cli.live import GUARD_DETAIL, TILED_DETAIL, Checklist, live_page
 from xbat_live.cli.services import archive_for, tell_guard, watched
 from xbat_live.config import ExperimentConfig, load_config
 from xbat_live.units import format_si
@@ -54,12 +54,14 @@ def run(
     display = Display(as_json=as_json)
     with exit_on_error():
         config = load_config(file, parse_changes(changes))
-        with (
-            live_page(config.live, display, name=config.sample.name) as feed,
-            watched(config) as guard,
-            archive_for(config, display) as config,
-        ):
-            state, summary, error = acquire(config, display, guard, override_dose=override_dose, feed=feed)
+        with live_page(config.live, display, name=config.sample.name) as feed:
+            checklist = Checklist(feed)
+            checklist.tell("Guard", "starting", GUARD_DETAIL)
+            checklist.tell("Tiled", "starting", TILED_DETAIL)
+            with watched(config) as guard, archive_for(config, display) as config:
+                checklist.tell("Guard", "ok" if guard is not None else "off", GUARD_DETAIL)
+                checklist.tell("Tiled", "ok" if config.archive.uri else "off", TILED_DETAIL)
+                state, summary, error = acquire(config, display, guard, override_dose=override_dose, feed=feed)
     display.result(state, outcome=summary.outcome if summary else str(error))
     tell_summary(display, state, summary)
     leave_on(error, display)

@@ -16,6 +16,7 @@ import numpy as np
 MAP_CELLS = 160
 _LEVELS = 255
 _DECADES = 5.0
+_DISK_EVERY_S = 10.0
 
 
 class Mapped(Protocol):
@@ -110,14 +111,20 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._first: tuple[float, int] | None = None
+        self._last: tuple[float, dict[str, Any]] | None = None
 
     def state(self) -> dict[str, Any]:
-        """Return ``disk_free_bytes`` and ``disk_hours`` (None: not known yet, or it does not shrink)."""
+        """Return ``disk_free_bytes`` and ``disk_hours`` (None: not known yet, or it does not shrink); looked up now and then."""
+        now_s = time.monotonic()
+        if self._last is None or now_s - self._last[0] > _DISK_EVERY_S:
+            self._last = now_s, self._look(now_s)
+        return self._last[1]
+
+    def _look(self, now_s: float) -> dict[str, Any]:
         try:
             free = shutil.disk_usage(self._folder).free
         except OSError:
             return {"disk_free_bytes": None, "disk_hours": None}
-        now_s = time.monotonic()
         if self._first is None:
             self._first = (now_s, free)
         elapsed_s, used = now_s - self._first[0], self._first[1] - free

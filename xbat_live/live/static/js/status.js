@@ -95,7 +95,7 @@ export class StatusPanel {
   renderServices() {
     const services = this.store.state.services ?? [];
     const box = byId("services");
-    const open = services.some((item) => item.state !== "ok");
+    const open = services.some((item) => item.state === "starting" || item.state === "failed");
     box.hidden = !services.length || (!open && known(this.store.get("counts").frames) && this.store.get("counts").frames > 0);
     const text = JSON.stringify(services);
     if (text === this.servicesShown) return;
