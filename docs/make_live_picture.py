@@ -31,7 +31,7 @@ FLAGS = [
 SIZE = {"width": 1480, "height": 860}
 
 
-def wait(page: Page, script: str, timeout_s: float = 240.0) -> None:
+def wait(page: Page, script: str, timeout_s: float = 600.0) -> None:
     """Wait until `script` is true in the page; its content security policy forbids Playwright's own way."""
     end_s = time.monotonic() + timeout_s
     while not page.evaluate(script):
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="PNG file to write")
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
-    parser.add_argument("--points", type=int, default=34, help="frames before the picture is taken")
+    parser.add_argument("--points", type=int, default=28, help="frames before the picture is taken")
     parser.add_argument("--seconds", type=float, default=80.0, help="length of the demonstration")
     parser.add_argument("--size", default="1480x860", help="of the page, px")
     options = parser.parse_args()

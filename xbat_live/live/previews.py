@@ -57,7 +57,7 @@ class Previews:
 
     def __init__(self) -> None:
         self._references: OrderedDict[str, Image] = OrderedDict()
-        self._cache: tuple[int, Image] | None = None
+        self._cache: tuple[FrameView, Image] | None = None
 
     def remember(self, view: FrameView) -> None:
         """Keep the first accepted frame of a field of view: the others are aligned with it."""
@@ -97,13 +97,13 @@ class Previews:
         raise ValueError(f"view {what!r} is unknown; known: {', '.join(VIEWS)}")
 
     def _density(self, view: FrameView) -> Image:
-        if self._cache is None or self._cache[0] != id(view):
+        if self._cache is None or self._cache[0] is not view:
             frame = np.asarray(view.frame, np.float32)
             dark = np.zeros_like(frame) if view.dark is None or view.dark.shape != frame.shape else view.dark
             flat = view.flat
             if flat is None or flat.shape != frame.shape:
                 flat = np.full_like(frame, float(frame[::_STRIDE, ::_STRIDE].max()))
-            self._cache = (id(view), optical_density(frame, flat, dark))
+            self._cache = (view, optical_density(frame, flat, dark))
         return self._cache[1]
 
 
