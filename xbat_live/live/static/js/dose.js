@@ -103,7 +103,7 @@ export class DosePanel {
     for (const item of [...marks].sort((a, b) => a.limit_gy - b.limit_gy)) {
       const x = at(item.limit_gy);
       const text = `${si(item.limit_gy, "Gy")} ${short(item, own)}`;
-      const length = 5.4 * text.length + 8;
+      const length = 6.1 * text.length + 10;
       const start = Math.min(Math.max(x - 4, 2), width - length);
       const row = rows.findIndex((end) => start > end);
       const title = svg("title", {}, `${item.name}: ${si(item.limit_gy, "Gy")} in ${item.material}; protects ${item.protects}. ${item.source} (dose definition: ${item.model})`);
