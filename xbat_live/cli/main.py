@@ -19,6 +19,7 @@ from xbat_live.cli import (
     import_,
     log,
     plan,
+    replay,
     run,
     serve,
     sim,
@@ -58,6 +59,7 @@ app.command()(sim.sim)
 app.command()(serve.serve)
 app.command()(plan.plan)
 app.command()(run.run)
+app.command()(replay.replay)
 app.command()(watch.watch)
 app.command()(guard.guard)
 app.command()(steer.status)

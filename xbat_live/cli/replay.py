@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 EXIT_DIFFERS = 1
 DEMOS = Path("xbat-demo")
+PREFIX = "REPLAY:"
+PLAYBACK_SPEED = 50.0
+"""Of the simulated motors."""
 
 
 def replay(  # noqa: PLR0917 - options of a command
@@ -70,6 +73,7 @@ def replay(  # noqa: PLR0917 - options of a command
     Examples:  xbat replay last    |    xbat replay 99e47888 --documents --set "dose.limit=2 MGy"    |    xbat replay recorded/ --documents
     """
     with exit_on_error(), _replay_errors(), ExitStack() as stack:
+        port = 0 if documents else _own_channel_access()  # before anything imports ophyd
         from xbat_live.replay import compare, replay_config, replay_documents, show
 
         if out is not None and out.exists() and not force:
@@ -82,7 +86,7 @@ def replay(  # noqa: PLR0917 - options of a command
         if documents:
             outcome = replay_documents(recording, config, progress=_progress)
         else:
-            outcome = _with_iocs(recording, config, scratch, speed)
+            outcome = _with_iocs(recording, config, scratch, port=port, speed=speed)
         took_s = time.monotonic() - begin_s
         comparison = compare(recording, outcome)
         report = show.as_dict(recording, outcome, comparison, took_s=took_s) | {"changes": wanted}
@@ -103,8 +107,37 @@ def replay(  # noqa: PLR0917 - options of a command
     raise typer.Exit(0 if comparison.agrees else EXIT_DIFFERS)
 
 
-def _with_iocs(recording: Recording, config: ExperimentConfig, scratch: Path, speed: float) -> Outcome:
-    raise NotImplementedError
+def _own_channel_access() -> int:
+    """Confine Channel Access to a free port of this machine, before anything imports ophyd; return the port."""
+    from xbat_live.config import ChannelAccess
+    from xbat_live.devices import configure_channel_access
+    from xbat_live.sim.environment import free_port
+
+    port = free_port()
+    configure_channel_access(ChannelAccess(port=port).environment())
+    return port
+
+
+def _with_iocs(recording: Recording, config: ExperimentConfig, scratch: Path, *, port: int, speed: float) -> Outcome:
+    """Start the simulated beamline that plays the recording, and run the plan against it."""
+    from xbat_live.replay.configuring import first_energy_ev, with_beamline
+    from xbat_live.sim.server import SimulatorProcess
+    from xbat_live.sim.settings import TwinSettings
+
+    config = with_beamline(config, prefix=PREFIX, port=port, frames=scratch / "frames")
+    from xbat_live.cli.interrupt import run_interruptibly
+    from xbat_live.replay.iocs import replay_on_iocs
+    from xbat_live.replay.tape import write_tape
+
+    tape = write_tape(recording, scratch / "tape.json", energy_ev=first_energy_ev(recording, config))
+    settings = TwinSettings(recording=tape, playback_speed=PLAYBACK_SPEED)
+    _say("the simulated beamline plays the run")
+    with SimulatorProcess(settings, PREFIX, port, scratch / "sim"), redirect_stdout(sys.stderr):
+
+        def run(engine: Any, plan: Any, close: Any) -> Any:
+            return run_interruptibly(engine, plan, close, _say)
+
+        return replay_on_iocs(recording, config, speed=speed, run=run, progress=_progress)
 
 
 def _load(run: str, archive: Path | None, uri: str | None, scratch: Path) -> tuple[Recording, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
-from xbat_live.config import ExperimentConfig, load_config, make_config
+from xbat_live.config import ChannelAccess, ExperimentConfig, load_config, make_config
 from xbat_live.replay.recording import Recording, ReplayError
 
 
@@ -46,3 +47,24 @@ def replay_config(recording: Recording, changes: dict[str, Any], *, file: Path |
             'replay it with the plan of your choice: --set "plan.name=..."'
         )
     return config
+
+
+def first_energy_ev(recording: Recording, config: ExperimentConfig) -> float:
+    """Return the photon energy that the recording begins with, eV."""
+    known = (e.energy_ev for e in recording.exposures if not math.isnan(e.energy_ev))
+    return next(known, config.beam.energy_ev)
+
+
+def with_beamline(config: ExperimentConfig, *, prefix: str, port: int, frames: Path) -> ExperimentConfig:
+    """Return `config` for a simulated beamline on this machine whose sensor is as large as the recorded frames; without an archive."""
+    beamline = config.beamline.model_copy(
+        update={
+            "prefix": prefix,
+            "device_prefixes": {},
+            "channel_access": ChannelAccess(port=port),
+            "connection_timeout_s": max(config.beamline.connection_timeout_s, 10.0),
+        }
+    )
+    camera = config.camera.model_copy(update={"roi": None, "directory": frames})
+    archive = config.archive.model_copy(update={"enabled": False})
+    return config.model_copy(update={"beamline": beamline, "camera": camera, "archive": archive})

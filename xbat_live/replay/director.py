@@ -66,7 +66,7 @@ class Director:
         self._order = list(self.recording.of_points())
         self._next_at = 0
         self._last_of = {(exposure.point, exposure.field): exposure for exposure in self._order}
-        self._transmissions = _transmissions(self.recording)
+        self._transmissions = transmissions(self.recording)
         self._last_point = max((e.point for e in self._order), default=0)
 
     # -- time --------------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ class Director:
         )
 
 
-def _transmissions(recording: Recording) -> list[float]:
+def transmissions(recording: Recording) -> list[float]:
     """Return the attenuator's transmission at every exposure: that of the run's decisions, 1 before the first."""
     changes = [
         (decision.time_s, float(after))

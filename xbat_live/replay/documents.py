@@ -7,7 +7,6 @@ answer from the recording, so that hours take seconds and any parameter may be a
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from xbat_live.forecast.loading import load_plans
 from xbat_live.forecast.standins import FINISHED, Axis, InlineExecutor, Record, StandIn, VirtualClock
 from xbat_live.forecast.walk import Camera, Shutter, Walk
 from xbat_live.replay.choosing import Chooser
+from xbat_live.replay.configuring import first_energy_ev
 from xbat_live.replay.director import Director, RecordingOver
 from xbat_live.replay.ledger import ledger_at_start
 from xbat_live.replay.outcome import Outcome, inputs_of
@@ -57,7 +57,7 @@ def replay_documents(
     walk = _RecordedWalk(
         clock=_RecordedClock(director),
         i0_reference_na=config.beam.i0_reference_na,
-        energy_ev=_first_energy_ev(recording, config),
+        energy_ev=first_energy_ev(recording, config),
         timed_shutter=bool(recording.start.get("dose", {}).get("timed_opening", True)),
     )
     with ExitStack() as stack:
@@ -122,11 +122,6 @@ def flux_factor(recording: Recording, config: ExperimentConfig) -> float:
         return 1.0
     factor = (config.beam.flux_ph_s / config.beam.i0_reference_na) / (float(flux_ph_s) / float(i0_na))
     return 1.0 if abs(factor - 1) < 1e-12 else factor
-
-
-def _first_energy_ev(recording: Recording, config: ExperimentConfig) -> float:
-    known = (e.energy_ev for e in recording.exposures if not math.isnan(e.energy_ev))
-    return next(known, config.beam.energy_ev)
 
 
 class _RecordedClock(VirtualClock):

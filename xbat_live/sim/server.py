@@ -70,7 +70,7 @@ def run_simulator(
     os.environ.update(channel_access_environment(port) | server_environment())
     work_directory.mkdir(parents=True, exist_ok=True)
     from .iocs.host import serve  # caproto reads the environment on import
-    from .twin import Twin
+    from .played import make_twin
 
     serve(
         prefix=prefix,
@@ -78,7 +78,7 @@ def run_simulator(
         work_directory=work_directory,
         ready_file=ready_file,
         parent_pid=parent_pid,
-        make_twin=lambda: Twin(settings),
+        make_twin=lambda: make_twin(settings),
     )
 
 

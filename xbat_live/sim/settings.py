@@ -70,6 +70,7 @@ class TwinSettings:
         Nominal capacity of the cell and its state of charge (0 lithiated .. 1 charged) at the start.
     frames
         File or directory with recorded frames to play instead of the rendered electrode.
+<<<<<<< HEAD
     scene
         ``txm``: the electrode under the X-ray microscope. ``rock``: full-field XAS imaging, see `xbat_live.sim.rock`; the
         monochromator sweeps, the dose delays the reaction from `damage_threshold_gy` on.
@@ -79,6 +80,12 @@ class TwinSettings:
         Pixel of the map of the true dose and of the local state of charge, um.
     foil_centre_um, foil_size_um
         rock: where the nickel foil is on the sample stage (x, y), um. Beside electrode and foil there is nothing in the beam.
+=======
+    recording
+        Tape of a recorded run to play (`xbat replay` writes it); what the twin would render and measure is then not used.
+    playback_speed
+        With `recording`: motors are so many times faster than life.
+>>>>>>> e459665 (wip: replay against IOCs)
     optical_pixel_size_um, optical_sensor_yx
         Microscope: pixel at the sample in um and number of sensor pixels (rows, columns).
     optical_photons_px_s
@@ -130,12 +137,17 @@ class TwinSettings:
     capacity_mah: float = 1.0
     initial_soc: float = 0.05
     frames: Path | None = None
+<<<<<<< HEAD
     scene: str = "txm"
     damage_spread_um: float = 0.0
     dose_grid_um: float = 0.5
     soc_cell_um: float = 2.0
     foil_centre_um: tuple[float, float] = (0.0, -5000.0)
     foil_size_um: tuple[float, float] = (6000.0, 1800.0)
+=======
+    recording: Path | None = None
+    playback_speed: float = 1.0
+>>>>>>> e459665 (wip: replay against IOCs)
     optical_pixel_size_um: float = 0.56
     optical_sensor_yx: tuple[int, int] = (512, 640)
     optical_photons_px_s: float = 2e5
@@ -200,10 +212,11 @@ class TwinSettings:
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{file}: not valid TOML: {error}") from error
         settings = cls.from_mapping(content.get("twin", content), source=str(file))
-        if settings.frames is None:
-            return settings
-        return dataclasses.replace(settings, frames=file.parent / settings.frames)
+        paths = {name: getattr(settings, name) for name in _PATHS}
+        return dataclasses.replace(settings, **{name: file.parent / path for name, path in paths.items() if path})
 
+
+_PATHS = ("frames", "recording")
 
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**31 - 1, ""),
@@ -239,6 +252,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("foil_size_um", 0.0, 1e5, "um"),
     ("capacity_mah", 1e-6, 1e6, "mAh"),
     ("initial_soc", 0.0, 1.0, ""),
+    ("playback_speed", 1.0, 1e4, ""),
     ("optical_pixel_size_um", 0.05, 10.0, "um"),
     ("optical_sensor_yx", 16, 8192, "px"),
     ("optical_photons_px_s", 0.0, 1e12, "1/s"),
@@ -251,7 +265,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
 
 def _convert(source: str, key: str, value: Any, default: Any) -> Any:
     """`value` in the type of `default`, which is what a TOML reader cannot know."""
-    if key == "frames":
+    if key in _PATHS:
         return None if value is None else Path(value)
     if isinstance(default, tuple):
         if not isinstance(value, list | tuple) or len(value) != len(default):

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..played import PlayedTwin
 from .beam import Beam
 from .camera import Camera
 from .file_plugin import FilePlugin
 from .image_plugin import image_plugin_class
 from .monochromator import ENCODER, Monochromator
 from .optical import OpticalStation
+from .played import Cue, PlayedCamera, PlayedShutter
 from .potentiostat import PotentiostatGroup
 from .shutter import Shutter
 from .stage import Stage
@@ -58,7 +60,8 @@ class SimulatedBeamline:
         self.monochromator = Monochromator(
             prefix + "MONO:", start_ev=settings.energy_ev, sweeping=settings.scene == "rock", **both
         )
-        self.shutter = Shutter(prefix + "SH:", **both)
+        played = isinstance(twin, PlayedTwin)
+        self.shutter = (PlayedShutter if played else Shutter)(prefix + "SH:", **both)
         self.beam = Beam(prefix, **both)
         self.potentiostat = PotentiostatGroup(prefix + "POT:", capacity_mah=settings.capacity_mah, **both)
         self.control = TwinControl(
@@ -66,7 +69,7 @@ class SimulatedBeamline:
         )
         self.files = FilePlugin(prefix + "CAM:HDF1:", worker=self.worker, shape_yx=sensor_yx, attributes=[ENCODER])
         self.images = image_plugin_class(sensor_yx)(prefix + "CAM:image1:", shape_yx=sensor_yx)
-        self.camera = Camera(
+        self.camera = (PlayedCamera if played else Camera)(
             prefix + "CAM:cam1:",
             sensor_yx=sensor_yx,
             files=self.files,
@@ -76,7 +79,10 @@ class SimulatedBeamline:
             worker=self.worker,
             attributes_at=self.monochromator.attributes_at,
         )
+        if isinstance(self.camera, PlayedCamera):
+            self.camera.after_frame = self.potentiostat.update
         self.optical = OpticalStation(prefix + "OPT:", twin=twin, shutter=self.shutter)
+        self.cue = Cue(prefix + "TWIN:", twin=twin, worker=self.worker, shown=(self.beam, self.potentiostat))
         self.truth = Truth(
             prefix + "TRUTH:", directory=work_directory, also=(self.optical.microscope.write_truth,), **both
         )
@@ -91,6 +97,7 @@ class SimulatedBeamline:
             self.beam,
             self.potentiostat,
             self.control,
+            self.cue,
             self.truth,
             self.files,
             self.images,

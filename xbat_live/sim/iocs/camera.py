@@ -239,7 +239,7 @@ class Camera(SettingsGroup):
                     break
                 exposure_s = float(self.acquire_time.readback.value)
                 frame_type = str(self.frame_type.readback.value)
-                if not await self._pause_until(start_s + exposure_s):
+                if not await self._exposed(start_s, exposure_s):
                     break
                 taken += 1
                 if wanted is None or taken < wanted:
@@ -282,6 +282,10 @@ class Camera(SettingsGroup):
             self._triggered.clear()
         await self._show_state("Acquire", "Acquiring")
         return earliest_s if mode == "Internal" and self._running_on(earliest_s) else time.monotonic()
+
+    async def _exposed(self, start_s: float, exposure_s: float) -> bool:
+        """Return at the end of the exposure; False if it was aborted."""
+        return await self._pause_until(start_s + exposure_s)
 
     @staticmethod
     def _running_on(earliest_s: float) -> bool:

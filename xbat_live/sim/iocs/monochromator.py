@@ -71,12 +71,13 @@ class Monochromator:
 
     def __init__(self, prefix: str, *, twin: Twin, worker: TwinWorker, start_ev: float, sweeping: bool = False) -> None:
         self._sweeping = sweeping
+        speed = twin.settings.playback_speed
         low_deg, high_deg = bragg_deg(ENERGY_LIMITS_EV[1]), bragg_deg(ENERGY_LIMITS_EV[0])
         if sweeping:
             travel = (bragg_deg(_TRAVEL_EV[1]), bragg_deg(_TRAVEL_EV[0]))
             self.axis = Axis(position=bragg_deg(start_ev), velocity=_SWEEP_DEG_S, acceleration_s=0.02, travel=travel)
         else:
-            self.axis = Axis(position=start_ev, velocity=200.0, acceleration_s=0.02, travel=_TRAVEL_EV)
+            self.axis = Axis(position=start_ev, velocity=200.0 * speed, acceleration_s=0.02 / speed, travel=_TRAVEL_EV)
         of_energy, of_angle = (energy_ev, bragg_deg), (bragg_deg, energy_ev)
         energy: dict[str, Any] = dict(zip(("from_axis", "to_axis"), of_energy, strict=True)) if sweeping else {}
         bragg: dict[str, Any] = {} if sweeping else dict(zip(("from_axis", "to_axis"), of_angle, strict=True))

@@ -142,6 +142,8 @@ class Axis:
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._stop_requested = False
+        self.reading_at_rest: Callable[[float], float] | None = None
+        """Where it reads to be, sent to a target; None: there."""
 
     def position_at(self, time_s: float) -> float:
         """Return where the axis was at `time_s` of `time.monotonic`, as an encoder latched then would: not the last tick. Any thread."""
@@ -196,6 +198,8 @@ class Axis:
                     self.target = self.position
                     break
                 if not self._changed.is_set():
+                    if self.reading_at_rest is not None:
+                        self.position = self.reading_at_rest(self.target)
                     break
         finally:
             self.moving = False

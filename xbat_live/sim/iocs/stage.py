@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from ..played import PlayedTwin
 from .motion import Axis
 from .motor import MotorRecord, MotorSettings
 from .worker import TwinWorker
@@ -41,7 +43,10 @@ class Stage:
 
     def _add(self, name: str, axis_name: AxisName, units: str, limit: float, velocity: float) -> None:
         travel = (-limit * _OVERTRAVEL, limit * _OVERTRAVEL)
-        axis = Axis(position=0.0, velocity=velocity, acceleration_s=0.02, travel=travel)
+        speed = self._twin.settings.playback_speed
+        axis = Axis(position=0.0, velocity=velocity * speed, acceleration_s=0.02 / speed, travel=travel)
+        if isinstance(self._twin, PlayedTwin):
+            axis.reading_at_rest = partial(self._twin.rest_um, axis_name)
         settings = MotorSettings(units, 4, (-limit, limit), f"sample stage {axis_name}")
         self.records.append(MotorRecord(name, axis=axis, settings=settings))
         self.axes[axis_name] = axis
