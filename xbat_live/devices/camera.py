@@ -35,6 +35,19 @@ class Roi(NamedTuple):
     size_x: int
 
 
+class StampedState(EpicsSignalRO):
+    """A monitored text whose value and time stamp belong together.
+
+    ophyd takes the value from the client library and the stamp from its own, later, callback: a state that has just changed would come
+    with the stamp of the one before.
+    """
+
+    def get(self, **kwargs: Any) -> Any:
+        """Return the last value that came with its stamp; the present one until one has."""
+        value = super().get(**kwargs)
+        return self._readback if isinstance(self._readback, str) and kwargs.get("use_monitor") is not False else value
+
+
 class TxmCam(UnitsMixin, CamBase):
     """The camera driver (cam1)."""
 
@@ -53,7 +66,7 @@ class TxmCam(UnitsMixin, CamBase):
     acquire_period = ADComponent(EpicsSignalWithRBV, "AcquirePeriod", auto_monitor=True)
     num_images = ADComponent(EpicsSignalWithRBV, "NumImages", auto_monitor=True)
     frame_type = ADComponent(EpicsSignalWithRBV, "FrameType", string=True, auto_monitor=True, kind="omitted")
-    detector_state = ADComponent(EpicsSignalRO, "DetectorState_RBV", string=True, auto_monitor=True, kind="omitted")
+    detector_state = ADComponent(StampedState, "DetectorState_RBV", string=True, auto_monitor=True, kind="omitted")
     size_x = ADComponent(EpicsSignalWithRBV, "SizeX")
     size_y = ADComponent(EpicsSignalWithRBV, "SizeY")
     max_size_x = ADComponent(EpicsSignalRO, "MaxSizeX_RBV")

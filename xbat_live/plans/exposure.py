@@ -270,8 +270,11 @@ class _Exposure:
         lead_s = self.guard.lead_time_s
         closed_at_s = float(getattr(self.beamline.shutter.status, "timestamp", 0.0) or 0.0)
         for state in self.states:
+            if (yield from read(state)) == "Acquire":
+                continue
+            # after the value: a stamp taken before it may be that of the exposure's begin
             ended_at_s = float(getattr(state, "timestamp", 0.0) or 0.0)
-            if (yield from read(state)) != "Acquire" and ended_at_s < closed_at_s:
+            if ended_at_s < closed_at_s:
                 lost_s = closed_at_s - ended_at_s
                 self.missed_s = max(self.missed_s, lost_s)
                 self.guard.lead_time_s = min(

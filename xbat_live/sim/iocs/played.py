@@ -109,13 +109,14 @@ class PlayedShutter(Shutter):
         self.camera_stamp_s = 0.0
 
     async def _show_status(self) -> None:
-        exposure = _cued(self._twin)
-        if exposure is not None and exposure.missed_s > 0 and not self.is_open and self.fault.value != "Unknown":
+        exposure, closed = _cued(self._twin), not self.is_open  # now: it may change while a position is published
+        if exposure is not None and exposure.missed_s > 0 and closed and self.fault.value != "Unknown":
             # so long after the camera's exposure had ended, by the stamps that clients compare
             await self.status.write("Closed", timestamp=self.camera_stamp_s + exposure.missed_s)
+            await asyncio.sleep(_LATE_S)  # the stamp is with the clients before they hear that the opening is over
         else:
             await super()._show_status()
-        if not self.is_open:
+        if closed:
             self.done.set()
             self.lost.set()
 
