@@ -125,13 +125,13 @@ class PlayedShutter(Shutter):
         if exposure is None or not for_s:
             await super()._open(for_s=for_s)
             return
-        await super()._open(for_s=max(min(for_s, _OPENING_S), 1e-4))
         if exposure.missed_s > 0:
-            self._arm(0.0)  # not before the camera has ended
-            self._open_for_s = 0.0
-            self.lost.set()
+            await super()._open()
+            self.lost.set()  # the camera ends before the shutter closes
             await asyncio.sleep(_LATE_S)
             await self._close(time.monotonic())
+        else:
+            await super()._open(for_s=max(min(for_s, _OPENING_S), 1e-4))
 
     async def _close(self, at_s: float, *, by_watchdog: bool = False) -> None:
         exposure = _cued(self._twin)
