@@ -70,7 +70,6 @@ class TwinSettings:
         Nominal capacity of the cell and its state of charge (0 lithiated .. 1 charged) at the start.
     frames
         File or directory with recorded frames to play instead of the rendered electrode.
-<<<<<<< HEAD
     scene
         ``txm``: the electrode under the X-ray microscope. ``rock``: full-field XAS imaging, see `xbat_live.sim.rock`; the
         monochromator sweeps, the dose delays the reaction from `damage_threshold_gy` on.
@@ -80,12 +79,10 @@ class TwinSettings:
         Pixel of the map of the true dose and of the local state of charge, um.
     foil_centre_um, foil_size_um
         rock: where the nickel foil is on the sample stage (x, y), um. Beside electrode and foil there is nothing in the beam.
-=======
     recording
         Tape of a recorded run to play (`xbat replay` writes it); what the twin would render and measure is then not used.
     playback_speed
         With `recording`: motors are so many times faster than life.
->>>>>>> e459665 (wip: replay against IOCs)
     optical_pixel_size_um, optical_sensor_yx
         Microscope: pixel at the sample in um and number of sensor pixels (rows, columns).
     optical_photons_px_s
@@ -137,17 +134,14 @@ class TwinSettings:
     capacity_mah: float = 1.0
     initial_soc: float = 0.05
     frames: Path | None = None
-<<<<<<< HEAD
     scene: str = "txm"
     damage_spread_um: float = 0.0
     dose_grid_um: float = 0.5
     soc_cell_um: float = 2.0
     foil_centre_um: tuple[float, float] = (0.0, -5000.0)
     foil_size_um: tuple[float, float] = (6000.0, 1800.0)
-=======
     recording: Path | None = None
     playback_speed: float = 1.0
->>>>>>> e459665 (wip: replay against IOCs)
     optical_pixel_size_um: float = 0.56
     optical_sensor_yx: tuple[int, int] = (512, 640)
     optical_photons_px_s: float = 2e5
