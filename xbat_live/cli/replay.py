@@ -74,14 +74,19 @@ def replay(  # noqa: PLR0917 - options of a command
     """
     with exit_on_error(), _replay_errors(), ExitStack() as stack:
         port = 0 if documents else _own_channel_access()  # before anything imports ophyd
-        from xbat_live.replay import compare, replay_config, replay_documents, show
+        from xbat_live.replay import compare, load_frames, replay_config, replay_documents, show
 
         if out is not None and out.exists() and not force:
             raise typer.BadParameter(f"{out} exists; --force overwrites it")
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xbat-replay-")))
         wanted = parse_changes(changes)
-        recording, client = _load(run, archive, uri, scratch)
-        config = replay_config(recording, wanted, file=config_file)
+        client = None
+        if _names_files(run):
+            recording = load_frames(Path(run), scratch=scratch, config_file=config_file, progress=_told)
+            config = replay_config(recording, wanted)
+        else:
+            recording, client = _load(run, archive, uri, scratch)
+            config = replay_config(recording, wanted, file=config_file)
         begin_s = time.monotonic()
         if documents:
             outcome = replay_documents(recording, config, progress=_progress)
@@ -140,8 +145,13 @@ def _with_iocs(recording: Recording, config: ExperimentConfig, scratch: Path, *,
         return replay_on_iocs(recording, config, speed=speed, run=run, progress=_progress)
 
 
+def _names_files(run: str) -> bool:
+    """Tell a file or folder from the name of a run."""
+    return "/" in run or Path(run).suffix != "" or Path(run).exists()
+
+
 def _load(run: str, archive: Path | None, uri: str | None, scratch: Path) -> tuple[Recording, Any]:
-    """Return the recording, and the client of the archive it is from; None for files."""
+    """Return the recording, and the client of the archive it is from."""
     from xbat_live.archive import open_archive
     from xbat_live.replay import load_run
 

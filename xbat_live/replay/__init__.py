@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xbat_live.replay.comparison import Comparison, compare
     from xbat_live.replay.configuring import replay_config
     from xbat_live.replay.documents import replay_documents
+    from xbat_live.replay.frames_only import load_frames
     from xbat_live.replay.outcome import Outcome
     from xbat_live.replay.recording import Recording, ReplayError
     from xbat_live.replay.tiled_runs import load_run
@@ -23,6 +24,7 @@ __all__ = [
     "Recording",
     "ReplayError",
     "compare",
+    "load_frames",
     "load_run",
     "replay_config",
     "replay_documents",
@@ -35,6 +37,7 @@ _MODULE_OF = {
     "Recording": "recording",
     "ReplayError": "recording",
     "compare": "comparison",
+    "load_frames": "frames_only",
     "load_run": "tiled_runs",
     "replay_config": "configuring",
     "replay_documents": "documents",

@@ -69,6 +69,8 @@ class Comparison:
         Frames whose verdict is the recorded one, and those with another: (frame, recorded, replayed).
     served
         How many exposures were played as ``recorded``, ``moved`` and as ``stand-in``.
+    nothing_recorded
+        The recording holds no decisions: frames alone.
     first_stand_in
         Frame of the replay, from 1, that was the first without a recorded picture; None: all had one.
     """
@@ -78,11 +80,14 @@ class Comparison:
     other_verdicts: tuple[tuple[int, str, str], ...] = ()
     served: dict[str, int] = field(default_factory=dict)
     first_stand_in: int | None = None
+    nothing_recorded: bool = False
 
     @property
     def agrees(self) -> bool:
         """True when every decision and every verdict is the recorded one."""
-        return all(item.status == SAME for item in self.decisions) and not self.other_verdicts
+        return self.nothing_recorded or (
+            all(item.status == SAME for item in self.decisions) and not self.other_verdicts
+        )
 
     def count(self, status: str) -> int:
         """Return the number of decisions with a status."""
@@ -110,6 +115,7 @@ def compare(recording: Recording, outcome: Outcome) -> Comparison:
         tuple(other),
         dict(Counter(item.how for item in outcome.served)),
         how.index(STAND_IN) + 1 if STAND_IN in how else None,
+        not recording.decisions,
     )
 
 

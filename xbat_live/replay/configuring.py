@@ -27,7 +27,7 @@ def replay_config(recording: Recording, changes: dict[str, Any], *, file: Path |
     ConfigError
         A wrong key or value.
     """
-    about = f"run {recording.uid[:8]}"
+    about = f"run {recording.uid[:8]}" if recording.uid else recording.source
     if file is not None:
         config = load_config(file, changes)
     else:

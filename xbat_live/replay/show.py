@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,13 @@ def lines(recording: Recording, outcome: Outcome, comparison: Comparison, *, too
     for note in (*recording.notes, *outcome.notes):
         yield f"note: {note}"
     yield from would_have(comparison)
+    if comparison.nothing_recorded:
+        yield "frames alone: there is nothing to compare with; what the plan decided:"
+        for item in comparison.decisions:
+            yield f"{item.decision.action:<15} after frame {item.decision.frame}: {item.decision.reason}"
+        kinds = Counter(str(record["verdict"]) for record in outcome.verdicts)
+        yield f"verdicts: {', '.join(f'{count} {name}' for name, count in kinds.items()) or 'none'}"
+        return
     for item in comparison.decisions:
         if item.status != SAME:
             yield f"{item.status:<10} {item.decision.action:<15} {item.what}"

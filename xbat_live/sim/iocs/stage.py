@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..twin import Twin
 
 TRAVEL_UM = 5000.0
+PLAYED_TRAVEL_UM = 1e6
 _OVERTRAVEL = 1.02  # the hard stops are a little outside the soft limits
 
 AxisName = Literal["x", "y", "z", "theta"]
@@ -42,6 +43,8 @@ class Stage:
         self._add(prefix + "Theta", "theta", "deg", 180.0, 90.0)
 
     def _add(self, name: str, axis_name: AxisName, units: str, limit: float, velocity: float) -> None:
+        if isinstance(self._twin, PlayedTwin) and units == "um":
+            limit = PLAYED_TRAVEL_UM  # another beamline's stage may go farther than this one
         travel = (-limit * _OVERTRAVEL, limit * _OVERTRAVEL)
         speed = self._twin.settings.playback_speed
         axis = Axis(position=0.0, velocity=velocity * speed, acceleration_s=0.02 / speed, travel=travel)
