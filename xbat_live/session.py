@@ -16,7 +16,7 @@ from bluesky.utils import MsgGenerator
 from numpy.typing import NDArray
 
 from xbat_live.archive import ArchiveWriter
-from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, JudgedFrame, RunProgress
+from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, FrameReader, JudgedFrame, RunProgress
 from xbat_live.callbacks.analysis import OPTICAL_KEYS
 from xbat_live.config import CameraSection, ExperimentConfig, OpticalSection, recorded_config
 from xbat_live.devices import (
@@ -177,8 +177,13 @@ def open_session(
         yield Session(config, beamline, guard, analysis, run_engine, steering, backstop, archive)
 
 
-def make_analysis(config: ExperimentConfig, *, show: Callable[[JudgedFrame], object] | None = None) -> FrameAnalysis:
-    """Return the live analysis of the camera that the plan uses; `show` gets every judged frame."""
+def make_analysis(
+    config: ExperimentConfig,
+    *,
+    show: Callable[[JudgedFrame], object] | None = None,
+    reader: FrameReader | None = None,
+) -> FrameAnalysis:
+    """Return the live analysis of the camera that the plan uses; `show` gets every judged frame, `reader` reads them."""
     section: CameraSection | OpticalSection = config.optical if config.uses_microscope else config.camera
     return FrameAnalysis(
         partial(FramePipeline, pixel_size_um=section.pixel_size_um, dark_offset=section.dark_offset_counts),
@@ -186,6 +191,7 @@ def make_analysis(config: ExperimentConfig, *, show: Callable[[JudgedFrame], obj
         dose_limit_gy=config.dose.limit_gy,
         keys=OPTICAL_KEYS if config.uses_microscope else None,
         show=show,
+        reader=reader,
     )
 
 

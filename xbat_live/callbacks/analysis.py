@@ -187,6 +187,7 @@ class FrameAnalysis(CallbackBase):
         tracker: DriftTracker,
         *,
         dose_limit_gy: float,
+        reader: FrameReader | None = None,
         keys: EventKeys | None = None,
         show: Callable[[JudgedFrame], object] | None = None,
     ) -> None:
@@ -197,7 +198,7 @@ class FrameAnalysis(CallbackBase):
         self.dose_limit_gy = dose_limit_gy
         self._show = show
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="frame-analysis")
-        self._reader = FrameReader()
+        self._reader = reader or FrameReader()
         self._locator = FrameLocator(self.keys.image)
         self._streams: dict[str, str] = {}
         self._pipelines: dict[float, FramePipeline] = {}

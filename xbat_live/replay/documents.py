@@ -11,17 +11,20 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from xbat_live.callbacks import FrameAddress
 from xbat_live.config import ExperimentConfig
 from xbat_live.dose_setup import make_account
 from xbat_live.forecast.loading import load_plans
 from xbat_live.forecast.standins import FINISHED, Axis, InlineExecutor, Record, StandIn, VirtualClock
 from xbat_live.forecast.walk import Camera, Shutter, Walk
-from xbat_live.replay.choosing import Chooser
+from xbat_live.replay.choosing import MOVED, Chooser
 from xbat_live.replay.configuring import first_energy_ev
 from xbat_live.replay.director import Director, RecordingOver
 from xbat_live.replay.ledger import ledger_at_start
+from xbat_live.replay.moving import MovingReader, content_shift_px
 from xbat_live.replay.outcome import Outcome, inputs_of
 from xbat_live.replay.recording import Exposure, Recording
 from xbat_live.session import make_analysis
@@ -64,9 +67,10 @@ def replay_documents(
         ledger, notes = stack.enter_context(
             ledger_at_start(recording, wall=director.wall_s, monotonic=director.account_s)
         )
-        analysis = make_analysis(config)
+        reader = MovingReader()
+        analysis = make_analysis(config, reader=reader)
         stack.callback(analysis.close)
-        walk.begin(director, _Judge(director, analysis, walk, progress))
+        walk.begin(director, _Judge(director, analysis, walk, progress, reader, partial(content_shift_px, config)))
         director.transmission = lambda: float(walk.beamline.attenuator.value)
         guard = modules.plans.DoseGuard(
             make_account(config, ledger),
@@ -276,13 +280,16 @@ class _RecordedStatus(StandIn):
 class _Judge:
     """The live analysis, fed with recorded frames under the names and doses that the replay gives them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what it stands between
         self,
         director: Director,
         analysis: FrameAnalysis,
         walk: _RecordedWalk,
         progress: Callable[[int, int], None],
+        reader: MovingReader,
+        shift_px: Callable[[tuple[float, float]], tuple[float, float]],
     ) -> None:
+        self._reader, self._shift_px = reader, shift_px
         self._director, self._analysis, self._walk, self._progress = director, analysis, walk, progress
         self._resources: dict[tuple[str, str], str] = {}
         self._streams = {name: f"descriptor-{name}" for name in ("primary", "flat", "dark")}
@@ -319,6 +326,9 @@ class _Judge:
         x_um, y_um = self._walk.stage_um()
         keys = self._analysis.keys
         changed = {f"point_{name}": value for name, value in held.items()} | {keys.stage_x: x_um, keys.stage_y: y_um}
+        if served.how == MOVED:
+            place = served.exposure.frame
+            self._reader.shifts[FrameAddress(place.file, place.dataset, place.index)] = self._shift_px(served.shift_um)
         self._analysis.event(self._event(served.exposure, changed))
         future = self._analysis.latest()
         error = future.exception()

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -25,12 +26,14 @@ from xbat_live.forecast.loading import load_plans
 from xbat_live.plan_setup import make_plan, spot_chooser
 from xbat_live.plans import DoseGuard, FluxCalibration
 from xbat_live.plans.series import LimitBelowOneFrame, NoFreshSpot
+from xbat_live.replay.choosing import MOVED
 from xbat_live.replay.director import Director, RecordingOver
 from xbat_live.replay.documents import flux_factor, make_chooser
 from xbat_live.replay.ledger import ledger_at_start
+from xbat_live.replay.moving import content_shift_px
 from xbat_live.replay.outcome import Outcome, inputs_of
 from xbat_live.replay.recording import Recording
-from xbat_live.session import connect, image_to_stage_yx, leave_channel_access, make_analysis
+from xbat_live.session import connect, leave_channel_access, make_analysis
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +102,7 @@ def replay_on_iocs(
         guard.choose_spot = choose
         stack.callback(guard.executor.shutdown)
         beamline.camera.prepare_frames(exposure_s=config.camera.exposure_s)
-        matrix = np.linalg.inv(image_to_stage_yx(config)) / config.camera.pixel_size_um
-        directed = _Directed(director, beamline, cue, matrix, speed)
+        directed = _Directed(director, beamline, cue, partial(content_shift_px, config), speed)
         collector = _Collector(director, analysis, progress)
         run_engine = make_run_engine()
         run_engine.subscribe(lambda name, doc: setattr(guard, "run_uid", doc["uid"]), "start")
@@ -161,7 +163,7 @@ class _Directed:
     director: Director
     beamline: Any
     cue: Any
-    stage_to_image_yx: np.ndarray
+    shift_px: Callable[[tuple[float, float]], tuple[float, float]]
     speed: float
     transmission: float = 1.0
     exposing: bool = False
@@ -208,7 +210,7 @@ class _Directed:
         place = (float(stage.x.position), float(stage.y.position))
         served = director.serve(director.wanted(frame_type, place, float(self.beamline.mono.energy.position)))
         yield from self._keep_pace(served.exposure.time_s)
-        shift = -self.stage_to_image_yx @ np.array(served.shift_um[::-1])
+        shift = self.shift_px(served.shift_um) if served.how == MOVED else (0.0, 0.0)
         group = short_uid("cue")
         cue = np.array([served.exposure.number, *shift], float)
         yield Msg("set", self.cue, cue, group=group)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xbat_live.recordings.moving import moved
+
 __all__ = ["VERSION", "Tape", "TapedExposure"]
 
 VERSION = 1
@@ -110,14 +112,6 @@ class Tape:
             where = f"{exposure.file}:{exposure.dataset}[{exposure.index}]"
             raise ValueError(f"recorded frame {where} cannot be read: {error}") from error
         return frame if shift_yx_px == (0.0, 0.0) else moved(frame, shift_yx_px)
-
-
-def moved(frame: npt.NDArray[np.uint16], shift_yx_px: tuple[float, float]) -> npt.NDArray[np.uint16]:
-    """Return a frame whose content is moved by `shift_yx_px` (rows, columns): cubic spline, mirrored at the borders."""
-    from scipy.ndimage import shift
-
-    image = shift(frame.astype(np.float32), shift_yx_px, order=3, mode="mirror")
-    return np.clip(np.rint(image), 0, np.iinfo(np.uint16).max).astype(np.uint16)
 
 
 def _exposure(item: dict[str, Any]) -> TapedExposure:

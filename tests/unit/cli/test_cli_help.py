@@ -38,6 +38,7 @@ VERBS = [
     "dose add",
     "guard",
     "plan",
+    "replay",
     "analyse motion",
     "status",
     "pause",
