@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from conftest import xbat
 
 from xbat_live.archive import TiledServer, connect
 
@@ -23,12 +25,17 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 def replayed(*arguments, cwd=None, timeout_s=240):
     """Run `xbat replay`; return exit code, report (None without) and what it said."""
-    process = xbat("replay", *map(str, arguments), cwd=cwd)
-    try:
-        output, errors = process.communicate(timeout=timeout_s)
-    finally:
-        process.kill()
-    return process.returncode, json.loads(output) if output.startswith("{") else None, output + errors
+    done = subprocess.run(
+        [sys.executable, "-m", "xbat_live.cli.main", "replay", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    report = json.loads(done.stdout) if done.stdout.startswith("{") else None
+    return done.returncode, report, done.stdout + done.stderr
 
 
 def digest(run):
