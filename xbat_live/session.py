@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from bluesky import RunEngine
@@ -45,6 +46,9 @@ from xbat_live.plans import (
     steering_wrapper,
 )
 
+if TYPE_CHECKING:
+    from xbat_live.callbacks.xas import XasAnalysis
+
 logger = logging.getLogger(__name__)
 
 DRAIN_S = 60.0
@@ -57,7 +61,7 @@ class Session:
     config: ExperimentConfig
     beamline: TxmBeamline
     guard: DoseGuard
-    analysis: FrameAnalysis
+    analysis: FrameAnalysis | XasAnalysis
     run_engine: RunEngine
     steering: Steering
     backstop: DoseBackstop
@@ -135,7 +139,13 @@ def open_session(
         beamline = connect(config)
         beamline.shutter.close_now()
         account = stack.enter_context(open_account(config))
-        analysis = make_analysis(config, show=None if feed is None else frame_shower(feed, config))
+        analysis: FrameAnalysis | XasAnalysis
+        if config.sweeps and find_spec("xbat_live.spectra") is not None:  # cubes are taken without it all the same
+            from xbat_live.sweep_setup import make_xas_analysis
+
+            analysis = make_xas_analysis(config)
+        else:
+            analysis = make_analysis(config, show=None if feed is None else frame_shower(feed, config))
         stack.callback(analysis.close)
         calibration = FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na)
         monitor = stack.enter_context(
