@@ -170,7 +170,7 @@ class XasAnalysis(CallbackBase):
     def _take_dark(self, address: Any) -> None:
         self._dark.add(self._reader.read(address))
         self._reader.close()
-        self._state.take_dark(self._dark.mean)  # type: ignore[arg-type]
+        self._state.take_dark(self._dark.mean)
 
     def _follow(self, cube: CubeStart) -> None:
         self._current = None

@@ -122,7 +122,7 @@ class XasState:
 
     # -- references ---------------------------------------------------------------------------------------------------
 
-    def take_dark(self, frame: npt.NDArray[np.uint16]) -> None:
+    def take_dark(self, frame: npt.NDArray[Any]) -> None:
         """Take in the mean of the dark frames, counts."""
         self.dark = np.asarray(bin_frames(np.asarray(frame, np.float32), self.settings.bin), np.float32)
         self._absorbance = None
