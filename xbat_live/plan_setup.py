@@ -15,6 +15,7 @@ from xbat_live.devices import PotentiostatStep
 from xbat_live.plans import (
     DoseGuard,
     DriftPolicy,
+    ScanStep,
     SeriesSummary,
     SpotChooser,
     TimedStep,
@@ -27,6 +28,7 @@ from xbat_live.plans import (
     operando_ffi_xas,
     operando_txm_series,
     optical_series,
+    scripted_series,
     xanes_series,
 )
 
@@ -41,6 +43,7 @@ PLANS: dict[str, Callable[..., MsgGenerator[SeriesSummary]]] = {
     for plan in (
         operando_txm_series,
         xanes_series,
+        scripted_series,
         move_every_scan,
         graded_exposure,
         intermittent_series,
@@ -74,6 +77,7 @@ def make_plan(
         "protocol": tuple(timed_step(step) for step in config.protocol),
         "guard_um": config.dose.guard_um if section.fresh_guard_um is None else section.fresh_guard_um,
         "c_rate_per_h": section.charge_rate_per_h,
+        "steps": scan_steps(config),
         "md": {**plan_metadata(config), **(md or {})},
     }
     if config.sweeps:
@@ -98,6 +102,16 @@ def sweep_options(config: ExperimentConfig) -> dict[str, Any]:
 def protocol_file(config: ExperimentConfig) -> Path:
     """Return where the progress of a resumable protocol is kept: beside the sample's ledger."""
     return config.path(config.dose.ledger_directory) / f"{config.sample.name}.protocol.json"
+
+
+def scan_steps(config: ExperimentConfig) -> tuple[ScanStep, ...]:
+    """Return the steps of a scripted series, each with its energy and exposure; one that names none has those before it."""
+    energy_ev, exposure_s = config.beam.energy_ev, config.camera.exposure_s
+    steps = []
+    for step in config.plan.steps:
+        energy_ev, exposure_s = step.energy_ev or energy_ev, step.exposure_s or exposure_s
+        steps.append(ScanStep(step.frames or 0, step.flats or 0, energy_ev, exposure_s, step.at_um))
+    return tuple(steps)
 
 
 def make_optical_plan(

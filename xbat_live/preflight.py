@@ -60,10 +60,11 @@ def _positions(config: ExperimentConfig, beamline: TxmBeamline) -> Iterator[str]
 
 def _energies(config: ExperimentConfig, beamline: TxmBeamline) -> Iterator[str]:
     low_ev, high_ev = beamline.mono.energy.limits
-    for energy_ev in config.plan.energies_ev:
+    key = "plan.steps" if config.plan.name == "scripted_series" else "plan.energies"
+    for energy_ev in config.plan.visited_ev:
         if low_ev < high_ev and not low_ev <= energy_ev <= high_ev:
             yield (
-                f"plan.energies: {energy_ev:g} eV is outside the range of {beamline.mono.energy.prefix}, "
+                f"{key}: {energy_ev:g} eV is outside the range of {beamline.mono.energy.prefix}, "
                 f"{low_ev:g} to {high_ev:g} eV"
             )
 

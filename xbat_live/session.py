@@ -219,7 +219,7 @@ def drift_model(config: ExperimentConfig) -> DriftModel:
     by a hundredth of a micrometre from point to point.
     """
     plan = config.plan
-    cadence_min = max(plan.period_s / 60 / max(len(plan.energies_ev), 1), 1 / 60)
+    cadence_min = max(plan.period_s / 60 / max(len(plan.visited_ev), 1), 1 / 60)
     return DriftModel(rate_um_per_min=0.3 / cadence_min, rate_walk_um_per_min=0.0116 / cadence_min**1.5)
 
 

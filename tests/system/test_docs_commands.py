@@ -25,6 +25,8 @@ EXECUTED = {
     DOCS / "how-to" / "dose-rate-map.md",  # by tests/unit/dose/test_dose_docs.py, with what they print
     DOCS / "explanation" / "dose-model.md",  # likewise
     DOCS / "how-to" / "analyse-motion.md",  # by tests/system/test_analyse_motion.py
+    DOCS / "how-to" / "export.md",  # by tests/system/test_exchange.py
+    DOCS / "how-to" / "import.md",  # likewise
 }
 UsageError = typer.BadParameter.__mro__[1]  # click's, wherever typer keeps click
 CHEAP = ("config init", "config show", "config schema", "--help")

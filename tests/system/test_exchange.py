@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,9 +13,14 @@ import xarray as xr
 from archive_fixtures import connected, tiled_server  # noqa: F401 - a fixture
 from exchange_runs import ABSORPTION, ENERGIES_EV, REJECTED, spectral_run
 from nexus_definitions import NXTOMO, NXXAS, NXXASPROC, default_plot, violations, without_units
+from scripts import scan_script
+from test_docs_commands import blocks, commands
+from test_scan_script import TEMPLATE
+from typer.testing import CliRunner
 from xradia_files import write_xrm
 
 from xbat_live.archive import open_run
+from xbat_live.cli.main import app
 from xbat_live.exchange.errors import ExchangeError
 from xbat_live.exchange.export import export_run
 from xbat_live.exchange.foreign import ImportOptions
@@ -22,8 +28,9 @@ from xbat_live.exchange.importing import import_run, read_incoming
 from xbat_live.exchange.record import record_of
 from xbat_live.recordings import read_all
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 NAMES = {"nexus": "run.nxs", "dxchange": "run.h5", "tiff": "run.ome.tif", "zarr": "run.zarr"}
 
 
@@ -275,3 +282,54 @@ def test_frames_that_the_server_may_not_read_are_not_imported(archive_client, fo
         import_run(archive_client, incoming, folder)
     assert len(archive_client) == runs
     assert import_run(archive_client, incoming, folder, copy=True).frames == {"primary": 2}
+
+
+# --- the how-to pages -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_of_the_how_to_pages(tiled_server, folder, monkeypatch):  # noqa: F811
+    """Every command of both pages in order, and their Python, against a served archive."""
+    place = folder / "docs"
+    (place / "beamtime").mkdir(parents=True)
+    (place / "archive").symlink_to(tiled_server.settings.directory)
+    for i in range(2):
+        write_xrm(place / "beamtime" / f"cell_08340.0_eV_{i + 1:03}.xrm", np.full((8, 10), 1000 + i, "u2"))
+    write_xrm(place / "beamtime" / "ref_08340.0_eV_001.xrm", np.full((8, 10), 4000, "u2"))
+    with h5py.File(place / "stack.h5", "w") as file:
+        file["measured/images"] = np.ones((2, 8, 10), "f4")
+    tifffile.imwrite(place / "flats.tif", np.full((2, 8, 10), 2, "f4"), photometric="minisblack")
+    (place / "scan-script.txt").write_text(scan_script([8320.0, 8345.0]))
+    (place / "my-cell.toml").write_text(TEMPLATE)
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("XBAT_ARCHIVE__URI", tiled_server.uri)
+    monkeypatch.setenv("XBAT_ARCHIVE__API_KEY", tiled_server.api_key)
+    take_in, hand_out = (commands(HOW_TO / f"{name}.md") for name in ("import", "export"))
+    first = [take_in[0], *hand_out, ["export", "last", "-o", "run.nxs"], *take_in[1:]]
+    for arguments in first:
+        if arguments[0] == "run":
+            continue  # by test_scan_script_run.py
+        done = CliRunner().invoke(app, arguments, env={"NO_COLOR": "1"})
+        assert done.exit_code == 0, f"xbat {arguments}: {done.output}"
+    for page in ("import", "export"):
+        for body in blocks(HOW_TO / f"{page}.md", "python"):
+            told: dict = {}
+            exec(compile(body, page, "exec"), told)
+            if "run" in told:
+                told["run"].catalog.context.close()
+
+
+def test_a_place_that_is_taken_or_wrong_ends_with_its_exit_code(tiled_server, exported, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("XBAT_ARCHIVE__URI", tiled_server.uri)
+    monkeypatch.setenv("XBAT_ARCHIVE__API_KEY", tiled_server.api_key)
+    (tmp_path / "bad.xrm").write_text("no image")
+    for arguments, code, told in (
+        (["export", "last", "-o", str(exported / NAMES["nexus"])], 2, "exists; give --force"),
+        (["export", "last", "--format", "png"], 2, "--format 'png': unknown"),
+        (["export", "no-such-run", "-o", str(tmp_path / "a.nxs")], 1, "no-such-run"),
+        (["import", str(tmp_path / "bad.xrm")], 1, "bad.xrm: cannot be read as .xrm frames"),
+        (["import", str(tmp_path / "gone.h5")], 1, "gone.h5: no such file or directory"),
+        (["import", str(tmp_path / "bad.xrm"), "--energy", "8333"], 2, "--energy '8333'"),
+    ):
+        done = CliRunner().invoke(app, arguments, env={"NO_COLOR": "1"})
+        assert (done.exit_code, told in done.stderr) == (code, True), f"{arguments}: {done.output}"
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.xrm"]

@@ -52,17 +52,21 @@ def export(  # noqa: PLR0917 - options of a command
     """
     with exit_on_error(), leaving_nothing_behind("export"):
         chosen = _format(form)
-        from xbat_live.archive import open as open_run
+        from xbat_live.archive import open_archive, open_run
         from xbat_live.exchange.export import check_export, default_name, export_run
 
         if out is not None:
             check_export(out, chosen, force=force)
-        opened = open_run(run, uri=uri, api_key=api_key, folder=archive)
-        target = out if out is not None else Path(default_name(opened.uid, chosen))
-        began_s = time.monotonic()
-        with progress_bar() as show:
-            frames, size_bytes = export_run(opened, target, chosen, force=force, progress=show)
-        elapsed_s = time.monotonic() - began_s
+        client = open_archive(uri=uri, api_key=api_key, folder=archive)
+        try:
+            opened = open_run(client, run)
+            target = out if out is not None else Path(default_name(opened.uid, chosen))
+            began_s = time.monotonic()
+            with progress_bar() as show:
+                frames, size_bytes = export_run(opened, target, chosen, force=force, progress=show)
+            elapsed_s = time.monotonic() - began_s
+        finally:
+            client.context.close()
     result = {"file": str(target), "format": chosen, "run": opened.uid, "frames": frames, "bytes": size_bytes}
     if as_json:
         typer.echo(json.dumps(result | {"elapsed_s": elapsed_s}, indent=1))

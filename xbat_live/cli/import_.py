@@ -45,21 +45,49 @@ def import_(  # noqa: PLR0917 - options of a command
     pixel_size: Annotated[str | None, typer.Option(help='Pixel size on the sample, e.g. "31.2 nm", likewise.')] = None,
     flats: Annotated[list[Path] | None, typer.Option(help="File or folder with flats; may be repeated.")] = None,
     darks: Annotated[list[Path] | None, typer.Option(help="File or folder with darks; may be repeated.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Of a scan script: experiment file to write; default: its name with .toml."),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a scan script: experiment file that tells sample, beam, dose and camera; default: that of `xbat config init`."
+        ),
+    ] = None,
+    reference: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            help='Of a scan script: stage position X Y with the sample out of the beam, e.g. "-250 um" "0 um".'
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the experiment file.")] = False,
     copy: Annotated[bool, typer.Option("--copy", help="Copy all frames, so that the original files may go.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Import what is in the archive already once more.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the runs as JSON on standard output.")] = False,
 ) -> None:
     """Register recorded frames as runs: energies, angles, positions, exposures and times from their headers, references as flats.
 
+    A scan script of SSRL beamline 6-2c (with its ScanInfo file, if given) becomes an experiment for `xbat plan` and `xbat run`.
+
     HDF5 stacks and single TIFF files are read where they are, other frames are copied into an HDF5 file. What `xbat export` wrote
     becomes the same run again. It is all imported, or nothing.
 
-    Examples:  xbat import beamtime/cell-7    |    xbat import scan.txrm --sample chip --archive my-cell/archive
+    Examples:  xbat import beamtime/cell-7    |    xbat import scan.txrm --sample chip --archive my-cell/archive    |    xbat import
+    scan-script.txt --like my-cell.toml -o scan.toml
     """
     with exit_on_error(), leaving_nothing_behind("import"):
         from xbat_live.exchange.foreign import ImportOptions
         from xbat_live.exchange.importing import folders_of, import_run, read_incoming
+        from xbat_live.exchange.scan_script import is_scan_info, is_scan_script
 
+        scripts = [path for path in paths if is_scan_script(path)]
+        if scripts:
+            rest = [path for path in paths if path not in scripts]
+            if len(scripts) > 1 or any(not is_scan_info(path) for path in rest):
+                raise ConfigError("give one scan script at a time, alone or with its ScanInfo file")
+            _experiment(scripts[0], rest, out=out, like=like, reference=reference, force=force, as_json=as_json)
+            return
         options = ImportOptions(
             sample=sample,
             energy_ev=_quantity("--energy", energy, "eV"),
@@ -79,6 +107,44 @@ def import_(  # noqa: PLR0917 - options of a command
     for run in done:
         for line in _lines(run):
             typer.echo(line)
+
+
+def _experiment(
+    script: Path,
+    infos: list[Path],
+    *,
+    out: Path | None,
+    like: Path | None,
+    reference: tuple[str, str] | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Make an experiment file of a scan script, and say what became what."""
+    from importlib.resources import files
+
+    from xbat_live.config import load_config
+    from xbat_live.exchange.places import check_target
+    from xbat_live.exchange.scan_script import check_scan_info, read_scan_script
+    from xbat_live.exchange.script_experiment import experiment_toml, write_experiment
+
+    read = read_scan_script(script)
+    target = out or Path(script.name).with_suffix(".toml")
+    check_target(target, force=force)
+    template = like.read_text() if like is not None else files("xbat_live.cli").joinpath("experiment.toml").read_text()
+    where = None
+    if reference is not None:
+        x_um, y_um = (_quantity("--reference", text, "um") for text in reference)
+        where = (x_um or 0.0, y_um or 0.0)
+    text, notes = experiment_toml(read, template, reference_um=where)
+    notes += [f"differs: {told}" for info in infos for told in check_scan_info(read, info)]
+    write_experiment(target, text)
+    load_config(target)
+    if as_json:
+        typer.echo(json.dumps({"experiment": str(target), "energies": len(read.energies_ev), "notes": notes}, indent=1))
+        return
+    for note in notes:
+        typer.echo(note)
+    typer.echo(f"{target}: look at sample, beam and dose in it, then: xbat plan {target}")
 
 
 def _lines(run: ImportedRun) -> Iterator[str]:

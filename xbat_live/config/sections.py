@@ -226,12 +226,36 @@ class WatchdogSection(_Section):
     """How much longer than reserved the shutter may be open before the guard closes it."""
 
 
+class StepSection(_Section):
+    """One step of a `scripted_series`: flats, or frames of the sample, after the energy and the exposure were set."""
+
+    flats: int | None = Field(None, ge=1, le=1000)
+    """Number of flats, at ``plan.reference``."""
+    frames: int | None = Field(None, ge=1, le=100_000)
+    """Number of frames of the sample."""
+    energy_ev: EnergyEv | None = Field(None, alias="energy")
+    """Left out: as before."""
+    exposure_s: Exposure | None = Field(None, alias="exposure")
+    """Left out: as before; at first ``camera.exposure``."""
+    at_um: tuple[Micrometres, Micrometres] = Field((0.0, 0.0), alias="at")
+    """Of frames: offset (x, y) from the spot."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> StepSection:
+        if (self.flats is None) == (self.frames is None):
+            raise ValueError(
+                'a step takes either flats or frames, e.g. { frames = 3, energy = "8333 eV", exposure = "0.5 s" }'
+            )
+        return self
+
+
 class PlanSection(_Section):
     """What is done."""
 
     name: Literal[
         "operando_txm_series",
         "xanes_series",
+        "scripted_series",
         "move_every_scan",
         "graded_exposure",
         "intermittent_series",
@@ -242,7 +266,7 @@ class PlanSection(_Section):
         "calibrate_stage",
     ] = "operando_txm_series"
     n_points: int = Field(56, ge=1, le=10_000_000)
-    """Time points of the series (xanes_series: repeats of the spectrum)."""
+    """Time points of the series (xanes_series: repeats of the spectrum; scripted_series: energies visited)."""
     period_s: Seconds = Field(900.0, alias="period")
     """From one point to the next."""
     duration_s: Seconds | None = Field(None, alias="duration")
@@ -262,6 +286,8 @@ class PlanSection(_Section):
     correct_drift: bool = True
     energies_ev: tuple[EnergyEv, ...] = Field((), alias="energies")
     """xanes_series: the energies."""
+    steps: tuple[StepSection, ...] = ()
+    """scripted_series: what is taken, in this order; `xbat import` makes them of a beamline's scan script."""
 
     area_um: Rectangle | None = Field(None, alias="area")
     """move_every_scan: rectangle (x0, x1, y0, y1) of the grid, sample coordinates."""
@@ -302,6 +328,10 @@ class PlanSection(_Section):
     def _complete(self) -> PlanSection:
         needs = {
             "xanes_series": (bool(self.energies_ev), 'energies, e.g. energies = ["8320 eV", "8345 eV"]'),
+            "scripted_series": (
+                any(step.frames for step in self.steps),
+                'steps with frames, e.g. steps = [{ flats = 10, energy = "8333 eV" }, { frames = 3 }]',
+            ),
             "move_every_scan": (
                 self.area_um is not None and self.step_um is not None,
                 'area and step, e.g. area = ["-80 um", "80 um", "-80 um", "80 um"], step = ["45 um", "45 um"]',
@@ -317,6 +347,12 @@ class PlanSection(_Section):
             raise ValueError(f"{self.name} needs {what}")
         return self
 
+    @property
+    def visited_ev(self) -> tuple[float, ...]:
+        """Photon energies that the plan sets, eV; empty when it sets none."""
+        stepped = dict.fromkeys(step.energy_ev for step in self.steps if step.energy_ev is not None)
+        return tuple(stepped) if self.name == "scripted_series" else self.energies_ev
+
     def positions_um(self) -> dict[str, tuple[float, float]]:
         """Return where the plan goes on the sample, by what names it in the file; positions that it finds itself are left out."""
         if self.name == "graded_exposure":
@@ -329,6 +365,10 @@ class PlanSection(_Section):
                 for i, (dx, dy) in enumerate(self.fields_um)
                 for n, (x, y) in enumerate(corners)
             }
+        if self.name == "scripted_series":
+            x, y = self.spot_um
+            offsets = {step.at_um: i for i, step in reversed(list(enumerate(self.steps))) if step.frames}
+            return {f"plan.spot + plan.steps[{i}].at": (x + dx, y + dy) for (dx, dy), i in offsets.items()}
         if self.name == "optical_series":
             return {}  # the stage stays where it is
         if self.name in ("fresh_spots_protocol", "operando_ffi_xas", "calibrate_stage"):

@@ -15,13 +15,13 @@ import numpy as np
 
 from xbat_live import __version__
 from xbat_live.exchange.incoming import IMAGE_KEY, IncomingRun, digest_of
+from xbat_live.exchange.nexus_xas import spectrum_numbers
 from xbat_live.exchange.record import RunRecord, StreamRecord
 from xbat_live.recordings import FrameKind, Recording, RecordingError, find_all
 
 STREAM_OF: dict[FrameKind, str] = {"sample": "primary", "flat": "flat", "dark": "dark"}
 _FRAME_TYPES: dict[FrameKind, str] = {"sample": "Normal", "flat": "FlatField", "dark": "Background"}
 _FIELDS: dict[FrameKind, str] = {"sample": "A", "flat": "reference", "dark": "dark"}
-_SAME_ENERGY_EV = 0.5
 _STEP_S = 1e-3  # between frames whose files name no time
 _UNKNOWN = "header"
 _INTEGER, _TEXT, _NUMBER = ("integer", "<i8"), ("string", "O"), ("number", "<f8")
@@ -222,20 +222,10 @@ def _motor_columns(frames: list[Recording]) -> dict[str, _Column]:
 
 def _points(frames: list[Recording]) -> list[int]:
     """Return the time point of each frame: a point is a whole spectrum where there are several energies, else a frame."""
-    energies = [recording.energy_ev for recording in frames]
-    if None in energies or len(set(energies)) < 2:
+    energies = [recording.energy_ev for recording in frames if recording.energy_ev is not None]
+    if len(energies) < len(frames) or len(set(energies)) < 2:
         return list(range(len(frames)))
-    points, point = [], 0
-    seen: list[float] = []
-    for energy in energies:
-        assert energy is not None
-        here = [abs(energy - other) <= _SAME_ENERGY_EV for other in seen]
-        if any(here) and not here[-1]:
-            point, seen = point + 1, [energy]  # an energy that had been left comes again: the next spectrum
-        elif not any(here):
-            seen.append(energy)
-        points.append(point)
-    return points
+    return spectrum_numbers(energies)
 
 
 def _verdicts(frames: list[Recording]) -> StreamRecord | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,15 +25,15 @@ class Spectrum:
 
     Attributes
     ----------
-    point, spot, field
-        Of its frames.
+    number, spot, field
+        Which it is, from 0, and of which frames.
     energies_ev
         Increasing, shape (np,), eV.
     sample, flat
         Per energy the frames' numbers in the table of the frame set.
     """
 
-    point: int
+    number: int
     spot: int
     field: str
     energies_ev: NDArray[np.float64]
@@ -40,8 +41,22 @@ class Spectrum:
     flat: tuple[NDArray[np.int64], ...]
 
 
+def spectrum_numbers(energies_ev: Sequence[float]) -> list[int]:
+    """Return the number of the spectrum each frame belongs to, from 0: an energy that was left and comes again begins the next one."""
+    numbers, number = [], 0
+    seen: list[float] = []
+    for energy_ev in energies_ev:
+        here = [abs(energy_ev - other) <= SAME_ENERGY_EV for other in seen]
+        if any(here) and not here[-1]:
+            number, seen = number + 1, [energy_ev]
+        elif not any(here):
+            seen.append(energy_ev)
+        numbers.append(number)
+    return numbers
+
+
 def find_spectra(frames: FrameSet) -> list[Spectrum]:
-    """Return the spectra of a run: of every time point the field of view with most accepted frames, at energies that have flats.
+    """Return the spectra of a run: each of the field of view with most accepted frames, at energies that have flats.
 
     Energies less than 0.5 eV apart are one. Fewer than three energies make no spectrum.
     """
@@ -50,24 +65,20 @@ def find_spectra(frames: FrameSet) -> list[Spectrum]:
         return []
     table = table.assign(number=np.arange(len(table)))
     samples, flats = table[table["image_key"] == 0], table[table["image_key"] == 1]
-    groups: dict[int, dict[tuple[int, str], Any]] = {}
-    columns = [name for name in ("point", "spot", "field") if name in samples]
-    if len(columns) < 3:
-        samples = samples.assign(
-            **{name: {"field": "A"}.get(name, 0) for name in ("point", "spot", "field") if name not in samples}
-        )
-    for (point, spot, field), part in samples.groupby(["point", "spot", "field"], sort=True):
-        groups.setdefault(int(point), {})[int(spot), str(field)] = part
+    samples = samples[np.isfinite(samples["energy_ev"].to_numpy(float))].sort_values("time", kind="stable")
+    samples = samples.assign(spectrum=spectrum_numbers(samples["energy_ev"].to_numpy(float).tolist()))
+    places = {name: samples[name] if name in samples else missing for name, missing in (("spot", 0), ("field", "A"))}
+    samples = samples.assign(**places)
     found = []
-    for point, fields in groups.items():
-        (spot, field), part = max(fields.items(), key=lambda item: len(item[1]))
-        spectrum = _spectrum(point, spot, field, part, flats)
+    for number, part in samples.groupby("spectrum", sort=True):
+        (spot, field), most = max(part.groupby(["spot", "field"]), key=lambda item: len(item[1]))
+        spectrum = _spectrum(int(number), int(spot), str(field), part=most, flats=flats)
         if len(spectrum.energies_ev) >= LEAST_ENERGIES:
             found.append(spectrum)
     return found
 
 
-def _spectrum(point: int, spot: int, field: str, part: Any, flats: Any) -> Spectrum:
+def _spectrum(number: int, spot: int, field: str, *, part: Any, flats: Any) -> Spectrum:
     energies, sample, flat = [], [], []
     given = np.sort(part["energy_ev"].to_numpy(float))
     given = given[np.isfinite(given)]
@@ -80,7 +91,7 @@ def _spectrum(point: int, spot: int, field: str, part: Any, flats: Any) -> Spect
             energies.append(float(part["energy_ev"].to_numpy(float)[here].mean()))
             sample.append(part["number"].to_numpy(np.int64)[here])
             flat.append(flats["number"].to_numpy(np.int64)[open_beam])
-    return Spectrum(point, spot, field, np.array(energies), tuple(sample), tuple(flat))
+    return Spectrum(number, spot, field, np.array(energies), tuple(sample), tuple(flat))
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,7 @@ class Reduced:
     @property
     def title(self) -> str:
         """Which frames they are of."""
-        return f"point {self.spectrum.point}, spot {self.spectrum.spot}, field {self.spectrum.field}"
+        return f"spectrum {self.spectrum.number + 1}, spot {self.spectrum.spot}, field {self.spectrum.field}"
 
 
 def write_spectra(

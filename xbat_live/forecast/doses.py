@@ -79,4 +79,5 @@ class Doses:
 
 def first_energy_ev(config: ExperimentConfig) -> float:
     """Return the photon energy that a plan begins with, eV."""
-    return config.plan.energies_ev[0] if config.plan.name == "xanes_series" else config.beam.energy_ev
+    visited_ev = config.plan.visited_ev if config.plan.name in ("xanes_series", "scripted_series") else ()
+    return visited_ev[0] if visited_ev else config.beam.energy_ev

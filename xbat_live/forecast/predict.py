@@ -222,7 +222,7 @@ class _Prediction:
             photons * self.allowance * self.doses.gray(target, energy_ev)
             for target in self.account.targets
             if target.material == last.limit.material and last.limit.layer in ("", target.layer)
-            for energy_ev in (self.config.plan.energies_ev or (self.config.beam.energy_ev,))
+            for energy_ev in (self.config.plan.visited_ev or (self.config.beam.energy_ev,))
         )
         return Refusal(
             last.limit.name,

@@ -37,9 +37,11 @@ from xbat_live.plans.steering_wrapper import steering_wrapper
 from xbat_live.plans.strategies import graded_exposure, move_every_scan
 from xbat_live.plans.stubs import Target, expose, move_to_spot, take_darks, take_flats
 from xbat_live.plans.wrapper import dose_guard_wrapper
+from xbat_live.plans.scripted import ScanStep, scripted_series
 from xbat_live.plans.xanes import xanes_series
 
 __all__ = [
+    "ScanStep",
     "POLICIES",
     "AnalysedFrame",
     "CalibrationSummary",
@@ -92,5 +94,6 @@ __all__ = [
     "steering_wrapper",
     "take_darks",
     "take_flats",
+    "scripted_series",
     "xanes_series",
 ]

@@ -283,10 +283,12 @@ def alarm(series: Series, target: Target, frame: AnalysedFrame) -> MsgGenerator[
         yield from decide(series, "keep_rejected", f"{target.field}: {frame.reason}", rejected_in_a_row=rejected)
 
 
-def measure_spot(series: Series, fields_um: Sequence[tuple[float, float]]) -> MsgGenerator[None]:
+def measure_spot(
+    series: Series, fields_um: Sequence[tuple[float, float]], *, first_label: int = 0
+) -> MsgGenerator[None]:
     """Measure all fields of view of the present spot; when the dose guard refuses, do what the series' policy says.
 
-    After a relocation all fields are measured anew, at the new spot.
+    After a relocation all fields are measured anew, at the new spot. The first is labelled `first_label`, 0 for ``A``.
 
     Raises
     ------
@@ -299,7 +301,7 @@ def measure_spot(series: Series, fields_um: Sequence[tuple[float, float]]) -> Ms
     while True:
         try:
             for index, (dx, dy) in enumerate(fields_um):
-                target = Target(chr(ord("A") + index), series.spot, series.spot_um[0] + dx, series.spot_um[1] + dy)
+                target = Target(chr(ord("A") + first_label + index), series.spot, series.spot_um[0] + dx, series.spot_um[1] + dy)
                 yield from move_to_spot(series.beamline, target, drift_um=series.applied_drift_um)
                 remedies = series.remedies(moving=not fresh)
                 yield from measure_field(series, target, remedies=remedies, orders=ANYWHERE)
