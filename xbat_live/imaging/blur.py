@@ -68,15 +68,15 @@ class BlurResult:
     score: float
     extent_px: float
     extent_um: float
-    sigma_extent_px: float
     angle_deg: float
     kind: str
     is_blurred: bool
     reason: str
+    sigma_extent_px: float = 0.0
     margin: float = 0.0
 
 
-NOT_JUDGED = BlurResult(0.0, 0.0, 0.0, 0.0, 0.0, "sharp", False, "blur not judged")
+NOT_JUDGED = BlurResult(0.0, 0.0, 0.0, 0.0, "sharp", False, "blur not judged")
 
 
 def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:  # noqa: PLR0915

@@ -12,11 +12,11 @@ from scipy import ndimage
 from xbat_live.imaging import BlurKernel, BlurResult, BlurScreen, classify_by_kernel, deconvolve
 from xbat_live.imaging.blur import NOT_JUDGED
 
-SHARP = BlurResult(-3.0, 0.4, 0.01, 0.5, 12.0, "sharp", False, "as sharp as the reference")
+SHARP = BlurResult(-3.0, 0.4, 0.01, 12.0, "sharp", False, "as sharp as the reference")
 
 
 def blurred(extent_px: float, angle_deg: float = 0.0, kind: str = "directional") -> BlurResult:
-    return BlurResult(5.0, extent_px, 0.03324 * extent_px, 0.3, angle_deg, kind, True, "blurred")
+    return BlurResult(5.0, extent_px, 0.03324 * extent_px, angle_deg, kind, True, "blurred")
 
 
 def test_frames_are_sorted_by_kind_direction_and_extent() -> None:
