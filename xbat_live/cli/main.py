@@ -20,6 +20,7 @@ from xbat_live.cli import (
     log,
     plan,
     replay,
+    report,
     run,
     serve,
     sim,
@@ -61,6 +62,7 @@ app.command()(plan.plan)
 app.command()(run.run)
 app.command()(replay.replay)
 app.command()(watch.watch)
+app.command()(report.report)
 app.command()(guard.guard)
 app.command()(steer.status)
 app.command()(steer.pause)

@@ -40,6 +40,7 @@ VERBS = [
     "plan",
     "replay",
     "analyse motion",
+    "report",
     "status",
     "pause",
     "resume",
