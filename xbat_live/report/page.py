@@ -101,7 +101,7 @@ def _column(table: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def _unit(run: Run) -> tuple[float, str]:
-    """Unit of the time axes: its length, s, and its name."""
+    """Return the unit of the time axes: its length, s, and its name."""
     lasted_s = float(run.stop.get("time", math.inf)) - float(run.start.get("time", 0.0))
     return next((unit for unit in ((1.0, "s"), (60.0, "min")) if lasted_s < 180 * unit[0]), (3600.0, "h"))
 
