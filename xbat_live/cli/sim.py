@@ -29,7 +29,7 @@ def sim(  # noqa: PLR0917 - options of a command
 ) -> None:
     """Run the simulated beamline: one physical twin behind real Channel Access PVs. Ctrl-C ends it.
 
-    Examples:  xbat sim    |    xbat sim --time-scale 600 --seed 7    |    xbat sim --frames recorded/
+    Examples:  xbat sim    |    xbat sim --time-scale 600 --seed 7    |    xbat sim --frames recorded/    |
               xbat sim --scene rock-far --time-scale 100
 
     In another terminal: xbat doctor --port 26064, or xbat run FILE with channel_access.port = 26064.
