@@ -17,6 +17,8 @@ from bluesky.utils import MsgGenerator
 from numpy.typing import NDArray
 
 from xbat_live.archive import ArchiveWriter
+from xbat_live.archive.dose_maps import KIND as DOSE_KIND
+from xbat_live.archive.dose_maps import dose_arrays
 from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, FrameReader, JudgedFrame, RunProgress
 from xbat_live.callbacks.analysis import OPTICAL_KEYS
 from xbat_live.config import CameraSection, ExperimentConfig, OpticalSection, recorded_config
@@ -31,7 +33,7 @@ from xbat_live.devices import (
 )
 from xbat_live.devices.beamline import OPTICAL_SUFFIX
 from xbat_live.devices.dose_monitor import DoseMonitor
-from xbat_live.dose import Proposal
+from xbat_live.dose import DoseAccount, Proposal
 from xbat_live.dose_setup import OWN_LIMIT, open_account
 from xbat_live.engine import make_run_engine
 from xbat_live.imaging import DriftModel, FramePipeline
@@ -173,6 +175,9 @@ def open_session(
         archive = open_archive(config, stack, tell)
         if archive is not None:
             run_engine.subscribe(archive)
+            uids: list[str] = []
+            run_engine.subscribe(lambda name, doc: uids.append(doc["uid"]), "start")
+            stack.callback(keep_dose_map, archive, account, uids, tell)
         if feed is not None:
             run_engine.subscribe(feed)
             attach(feed, config, beamline, account, monitor=monitor, archive=archive, stack=stack)
@@ -262,6 +267,20 @@ def open_archive(config: ExperimentConfig, stack: ExitStack, tell: Callable[[str
     return writer
 
 
+def keep_dose_map(
+    writer: ArchiveWriter, account: DoseAccount, run_uids: list[str], tell: Callable[[str], None]
+) -> None:
+    """Store what the sample has got by now beside the runs of this session, for those who have no access to the ledger."""
+    arrays, metadata = dose_arrays(account)
+    if not arrays:
+        return
+    for uid in run_uids:
+        try:
+            writer.keep(uid, DOSE_KIND, arrays, metadata)
+        except OSError as error:
+            tell(f"the dose map of run {uid[:8]} is not in the archive: {error}; it is in the ledger: xbat dose export")
+
+
 def _drain(writer: ArchiveWriter, directory: Path, tell: Callable[[str], None]) -> None:
     report = writer.close(timeout_s=DRAIN_S)
     if report.complete:
@@ -273,5 +292,7 @@ def _drain(writer: ArchiveWriter, directory: Path, tell: Callable[[str], None]) 
         )
     if report.unreadable:
         tell(f"Tiled cannot read the frames of {', '.join(report.unreadable)}{trouble}")
+    if report.analyses_in_backup and not report.runs_in_backup:
+        tell(f"{', '.join(report.analyses_in_backup)} not in Tiled yet{trouble}: xbat archive repair {directory}")
     if report.lost:
         tell(f"{report.lost} documents could not even be written to the backup{trouble}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xbat_live.archive.analyses import StoredAnalysis, StoredArray, list_analyses, open_analysis, store_analysis
     from xbat_live.archive.backup import RepairResult, repair
+    from xbat_live.archive.connecting import connect
     from xbat_live.archive.frame_stack import Frames
     from xbat_live.archive.opening import open, open_archive
     from xbat_live.archive.profile import Profile, install_profile, read_profile, temporary_profile
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from xbat_live.archive.server import TiledServer, check_port
     from xbat_live.archive.serving import running_uri
     from xbat_live.archive.settings import DEFAULT_PORT, ArchiveError, ArchiveSettings
-    from xbat_live.archive.upload import connect
     from xbat_live.archive.writer import ArchiveReport, ArchiveWriter
 
 __all__ = [
@@ -64,7 +64,7 @@ _MODULE_OF = {
     "StoredArray": "analyses",
     "TiledServer": "server",
     "check_port": "server",
-    "connect": "upload",
+    "connect": "connecting",
     "install_profile": "profile",
     "list_analyses": "analyses",
     "open": "opening",

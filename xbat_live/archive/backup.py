@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xbat_live.archive.journal import SUFFIX, JournalBusyError, lock_file, read_journal
-from xbat_live.archive.upload import explain, make_tiled_writer, remove_run, run_is_complete, why_unreadable
+from xbat_live.archive.parcels import PARCEL_SUFFIX, deliver, run_uid_of
+from xbat_live.archive.summary import RunSummary
+from xbat_live.archive.upload import (
+    explain,
+    finish_run,
+    make_tiled_writer,
+    remove_run,
+    run_is_complete,
+    why_unreadable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +35,8 @@ class RepairResult:
     ----------
     uid
         The run; empty when its journal does not tell.
+    what
+        ``run``, or the name of an analysis of it, e.g. ``dose-20261121T051447Z``.
     action
         ``inserted`` (the run was missing), ``replaced`` (a partial one was removed first), ``present`` (complete in
         Tiled already), ``busy`` (still being written, left alone) or ``failed`` (journal kept).
@@ -45,10 +56,11 @@ class RepairResult:
     cut_off: bool = False
     valid: bool | None = None
     message: str = ""
+    what: str = "run"
 
 
 def repair(client: Any, backup_directory: Path | str) -> list[RepairResult]:
-    """Insert the runs of `backup_directory` into Tiled. Doing it again changes nothing.
+    """Insert the runs and analyses of `backup_directory` into Tiled. Doing it again changes nothing.
 
     A run that Tiled holds in part is removed and written anew from its first document. A run that was cut off by a
     crash gets a stop document with ``exit_status = "fail"`` and `CUT_OFF_REASON`. A journal is deleted when its run is
@@ -64,9 +76,22 @@ def repair(client: Any, backup_directory: Path | str) -> list[RepairResult]:
     Returns
     -------
     list of RepairResult
-        One per journal, by file name.
+        One per journal by file name, then one per analysis.
     """
-    return [_repair_one(client, path) for path in sorted(Path(backup_directory).glob(f"*{SUFFIX}"))]
+    folder = Path(backup_directory)
+    runs = [_repair_one(client, path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    return [*runs, *(_deliver_one(client, path) for path in sorted(folder.glob(f"*{PARCEL_SUFFIX}")))]
+
+
+def _deliver_one(client: Any, path: Path) -> RepairResult:
+    uid, what = run_uid_of(path), path.stem.partition(".")[2]
+    try:
+        deliver(client, path)
+    except JournalBusyError:
+        return RepairResult(uid=uid, what=what, action="busy", message="it is being stored")
+    except Exception as error:  # one bad file must not keep the others out
+        return RepairResult(uid=uid, what=what, action="failed", message=explain(error))
+    return RepairResult(uid=uid, what=what, action="inserted", valid=True)
 
 
 def _repair_one(client: Any, path: Path) -> RepairResult:
@@ -103,14 +128,17 @@ def _insert(client: Any, path: Path, uid: str, documents: int) -> RepairResult:
     replaced = remove_run(client, uid)
     write = make_tiled_writer(client, live=False)
     cut_off = True
-    closing = _Closing()
+    closing, summary = _Closing(), RunSummary()
     for name, doc in read_journal(path):
         closing.see(name, doc)
         write(name, doc)
+        summary(name, doc)
         cut_off &= name != "stop"
     if cut_off:
-        write("stop", closing.stop_document(uid))
-    if not run_is_complete(client, uid):
+        stop = closing.stop_document(uid)
+        write("stop", stop)
+        summary("stop", stop)
+    if not finish_run(client, uid, summary):
         raise RuntimeError(f"run {uid} is not complete in Tiled after it was written; run the repair again")
     unreadable = why_unreadable(client[uid])
     path.unlink()

@@ -18,19 +18,24 @@ KIND = "dose"
 
 
 def dose_arrays(account: DoseAccount) -> tuple[dict[str, StoredArray], dict[str, Any]]:
-    """Return what `store_analysis` needs to keep the dose maps of `account`, of every tracked material and its layer."""
+    """Return what `store_analysis` needs to keep the dose maps of `account`, of every tracked material and its layer.
+
+    No arrays when the sample got nothing yet.
+    """
     arrays: dict[str, StoredArray] = {}
     targets = []
     for target in account.targets:
         part = _part(target.layer, target.material)
         found = account.dose_map(target)
+        if not found.dose_gy.size:
+            continue  # nothing was exposed yet
         arrays |= {
             f"{part}/dose_gy": StoredArray(found.dose_gy, "Gy", ("y", "x"), "absorbed dose, everything so far"),
             f"{part}/y_um": StoredArray(found.y_um, "um", ("y",), "sample coordinate of the rows"),
             f"{part}/x_um": StoredArray(found.x_um, "um", ("x",), "sample coordinate of the columns"),
         }
-        peak = float(found.dose_gy.max()) if found.dose_gy.size else 0.0
-        targets.append({"layer": target.layer, "material": target.material, "part": part, "peak_gy": peak})
+        peak_gy = float(found.dose_gy.max())
+        targets.append({"layer": target.layer, "material": target.material, "part": part, "peak_gy": peak_gy})
     metadata = {
         "model": account.model,
         "targets": targets,

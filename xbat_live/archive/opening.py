@@ -1,21 +1,14 @@
-"""Find the archive that is meant, and open a run of it: ``xbat_live.open``."""
+"""Open a run of the archive that is meant: ``xbat_live.open``."""
 
 from __future__ import annotations
 
-import atexit
-import os
 from pathlib import Path
 from typing import Any
 
-from xbat_live.archive.profile import PROFILE, read_profile
+from xbat_live.archive.connecting import connect
+from xbat_live.archive.finding import find_archive
 from xbat_live.archive.run import Run, open_run
-from xbat_live.archive.server import TiledServer
-from xbat_live.archive.serving import running_uri
-from xbat_live.archive.settings import ArchiveError, ArchiveSettings
-from xbat_live.archive.upload import connect
-
-URI_VARIABLE = "XBAT_ARCHIVE__URI"
-KEY_VARIABLES = ("XBAT_ARCHIVE__API_KEY", "TILED_API_KEY")
+from xbat_live.archive.settings import ArchiveError
 
 
 def open(
@@ -62,37 +55,10 @@ def open_archive(
     profile: str | None = None,
 ) -> Any:
     """Return Tiled's client of an archive; see `open` for how it is found and for the errors."""
-    if folder is not None:
-        if uri is not None or profile is not None:
-            raise ArchiveError("give one of uri, folder and profile: which archive is meant?")
-        return connect(*_serve_folder(Path(folder)))
-    if uri is None and profile is None:
-        uri = os.environ.get(URI_VARIABLE)
-    if uri is not None:
-        return connect(uri, api_key or _key_of_environment())
-    found = read_profile(profile or PROFILE)
-    if found is None:
-        raise ArchiveError(
-            f"which archive? There is no Tiled profile {profile or PROFILE!r} and no {URI_VARIABLE}; start one with `xbat serve FOLDER`, "
-            "or name one: uri and api_key, or folder"
-        )
+    address, key, told_by = find_archive(uri=uri, api_key=api_key, folder=folder, profile=profile)
     try:
-        return connect(found.uri, api_key or found.api_key or _key_of_environment())
+        return connect(address, key)
     except ArchiveError as error:
-        raise ArchiveError(f"{error} (address from the Tiled profile {found.file})") from error
-
-
-def _key_of_environment() -> str | None:
-    return next((key for name in KEY_VARIABLES if (key := os.environ.get(name))), None)
-
-
-def _serve_folder(folder: Path) -> tuple[str, str]:
-    settings = ArchiveSettings(folder)
-    if not settings.exists:
-        raise ArchiveError(f"{folder}: no archive there; name the folder that `xbat serve` or `xbat run` made")
-    if (uri := running_uri(settings.directory)) is not None:
-        return uri, settings.key()
-    server = TiledServer(folder, readable_storage=settings.known_storage()).start()
-    atexit.register(server.stop)
-    server.wait_ready()
-    return server.uri, server.api_key
+        if not told_by:
+            raise
+        raise ArchiveError(f"{error} (address from {told_by})") from error

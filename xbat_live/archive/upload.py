@@ -8,21 +8,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xbat_live.archive.settings import ArchiveError
+from xbat_live.archive.summary import KEY as SUMMARY
+from xbat_live.archive.summary import RunSummary
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 3.0
-REQUEST_TIMEOUT_S = 30.0
 _DUPLICATE_NOTE = "may be duplicated"
 _BATCH_SIZE = 1000
 _REFUSED = "outside the readable storage area"
-
-
-class KeyRefusedError(ArchiveError):
-    """The server wants another API key."""
 
 
 class Callback(Protocol):
@@ -30,49 +26,6 @@ class Callback(Protocol):
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take one document."""
-
-
-def connect(uri: str, api_key: str | None = None) -> Any:
-    """Return a Tiled client for `uri`, with timeouts that suit a server nearby; ``client.context.close()`` ends it.
-
-    Raises
-    ------
-    ArchiveError
-        Nothing answers there.
-    KeyRefusedError
-        The key is wrong.
-    """
-    import httpx
-    from tiled.client.constructors import from_context
-    from tiled.client.context import Context
-
-    local = any(f"//{host}" in uri for host in ("127.", "localhost", "[::1]"))
-    if not answers(uri):  # the client itself would go on trying for 45 s
-        raise ArchiveError(f"no Tiled server answers at {uri}; start it with: xbat serve")
-    timeout = httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    context, path = Context.from_any_uri(
-        uri, api_key=api_key, timeout=timeout, trust_env=not local, show_progress=False
-    )
-    try:
-        return from_context(context, node_path_parts=path)
-    except httpx.HTTPStatusError as error:
-        context.close()
-        if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise KeyRefusedError(
-                f"the Tiled server at {uri} refuses the API key; the right one is in `api_key` in the archive's folder"
-            ) from error
-        raise
-
-
-def answers(uri: str) -> bool:
-    """Tell whether an HTTP server answers at `uri` within two seconds."""
-    import httpx
-
-    try:
-        httpx.get(uri, timeout=2.0, trust_env=False)
-    except httpx.HTTPError:
-        return False
-    return True
 
 
 def make_tiled_writer(client: Any, *, live: bool) -> Callback:
@@ -124,6 +77,7 @@ class RunUpload:
     failed: str | None = None
     finished: bool = False
     _offset: int = 0
+    _summary: RunSummary = field(default_factory=RunSummary, repr=False)
     _writer: Callback | None = field(default=None, repr=False)
 
     def advance(self, client: Any, *, recorded: int, limit: int, live: bool) -> int:
@@ -157,6 +111,7 @@ class RunUpload:
                 item = json.loads(file.readline())
                 name, doc = item["name"], item["doc"]
                 self._writer(name, doc)
+                self._summary(name, doc)
                 self._offset = file.tell()
                 self.sent += 1
                 count += 1
@@ -169,10 +124,11 @@ class RunUpload:
         """Forget what was sent: the next `advance` removes the partial run and begins anew."""
         self._writer = None
         self._offset = 0
+        self._summary = RunSummary()
         self.sent = 0
 
     def _finish(self, client: Any) -> None:
-        if not run_is_complete(client, self.uid):
+        if not finish_run(client, self.uid, self._summary):
             # The answer to an append was lost and the plugin appended again: only a fresh copy has every row once.
             raise ConnectionError(f"rows of run {self.uid} may be doubled after a lost answer; it is written again")
         self.finished = True
@@ -195,6 +151,14 @@ def run_is_complete(client: Any, uid: str) -> bool:
     """Tell whether Tiled has run `uid` with its stop document and without rows that may be doubled."""
     metadata = _metadata(client, uid)
     return metadata is not None and "stop" in metadata and not _may_be_doubled(metadata)
+
+
+def finish_run(client: Any, uid: str, summary: RunSummary) -> bool:
+    """Add the summary to the metadata of a run whose documents were all written; tell whether the run is complete in Tiled."""
+    run = client[uid]
+    if SUMMARY not in run.metadata:
+        run.update_metadata({SUMMARY: summary.result()}, drop_revision=True)
+    return run_is_complete(client, uid)
 
 
 def why_unreadable(run: Any) -> str | None:

@@ -11,20 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from xbat_live.archive.connecting import KeyRefusedError, answers, connect
 from xbat_live.archive.journal import Journal, RunRouting
+from xbat_live.archive.parcels import deliver, pack, run_uid_of
 from xbat_live.archive.settings import ArchiveError
 from xbat_live.archive.upload import (
-    KeyRefusedError,
     RunUpload,
-    answers,
-    connect,
     explain,
     is_transient,
     warm_up,
     why_unreadable,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xbat_live.archive.analyses import StoredArray
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,8 @@ class ArchiveReport:
         Documents that are only in the backup.
     runs_in_backup
         Runs `repair` has to insert, by uid.
+    analyses_in_backup
+        Analyses `repair` has to store, by file name.
     unreadable
         Runs that are in Tiled, but whose frames the server cannot read, by uid; `last_error` tells why.
     lost
@@ -66,6 +72,7 @@ class ArchiveReport:
     archived: int
     backlog: int
     runs_in_backup: tuple[str, ...]
+    analyses_in_backup: tuple[str, ...]
     unreadable: tuple[str, ...]
     lost: int
     last_error: str | None
@@ -74,7 +81,7 @@ class ArchiveReport:
     @property
     def complete(self) -> bool:
         """Whether everything is in Tiled and can be read there."""
-        return not (self.backlog or self.runs_in_backup or self.unreadable or self.lost)
+        return not (self.backlog or self.runs_in_backup or self.analyses_in_backup or self.unreadable or self.lost)
 
 
 @dataclass
@@ -122,6 +129,8 @@ class ArchiveWriter:
         self._queue: SimpleQueue[tuple[str, dict[str, Any]]] = SimpleQueue()
         self._changed = threading.Condition()
         self._runs: dict[str, _Run] = {}
+        self._parcels: list[Path] = []
+        self._parcels_kept: list[Path] = []
         self._taken = 0
         self._archived_before = 0
         self._lost = 0
@@ -145,6 +154,21 @@ class ArchiveWriter:
             return
         self._taken += 1
         self._queue.put((name, doc))
+
+    def keep(
+        self, run_uid: str, kind: str, arrays: Mapping[str, StoredArray], metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store arrays worked out from a run beside it, as `store_analysis` does, when the run is in Tiled. They are in the backup first.
+
+        Raises
+        ------
+        OSError
+            The backup cannot be written.
+        """
+        path = pack(self.backup_directory, run_uid, kind, arrays, metadata)
+        with self._changed:
+            self._parcels.append(path)
+            self._changed.notify_all()
 
     @property
     def recorded(self) -> int:
@@ -200,6 +224,7 @@ class ArchiveWriter:
             archived=self.archived,
             backlog=self.backlog,
             runs_in_backup=left,
+            analyses_in_backup=tuple(path.name for path in (*self._parcels_kept, *self._parcels)),
             unreadable=tuple(self._unreadable),
             lost=self._lost,
             last_error=self._last_error,
@@ -263,7 +288,8 @@ class ArchiveWriter:
                     for run in self._runs.values()
                     if run.upload.sent < run.journal.recorded and not run.upload.failed
                 ]
-                if not waiting:
+                parcels = [path for path in self._parcels if run_uid_of(path) not in self._runs]
+                if not waiting and not parcels:
                     if self._closing and not self._journal_thread.is_alive():
                         break
                     self._changed.wait(0.5)
@@ -273,6 +299,8 @@ class ArchiveWriter:
                     self._client = connect(self._uri, self._api_key)
                 for run in waiting:
                     self._upload(run)
+                for path in parcels:
+                    self._deliver(path)
                 failures, self._in_trouble = 0, False
             except Exception as error:  # the archive's trouble must not become the run's
                 if self._abandoned:
@@ -311,6 +339,17 @@ class ArchiveWriter:
                 self._given_up.append(upload.uid)
                 logger.exception("run %s is not archived, its documents stay in %s", upload.uid, upload.path)
             raise
+
+    def _deliver(self, path: Path) -> None:
+        try:
+            deliver(self._client, path)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            self._parcels_kept.append(path)
+            self._note_error(f"an analysis stays in the backup: {explain(error)}")
+        with self._changed:
+            self._parcels.remove(path)
 
     def _finish(self, run: _Run) -> None:
         run.journal.release()

@@ -37,7 +37,8 @@ def repair(
             client.context.close()
     for result in results:
         cut_off = ", cut off: a stop document was added" if result.cut_off else ""
-        typer.echo(f"{result.uid}  {result.action}, {result.documents} documents{cut_off} {result.message}")
-    typer.echo(f"{len(results)} runs in the backup")
+        what = f"{result.documents} documents" if result.what == "run" else result.what
+        typer.echo(f"{result.uid}  {result.action}, {what}{cut_off} {result.message}")
+    typer.echo(f"{sum(result.what == 'run' for result in results)} runs in the backup")
     if any(result.action == "failed" for result in results):
         raise typer.Exit(EXIT_RUN_FAILED)

@@ -18,6 +18,7 @@ from xbat_live.cli import (
     guard,
     import_,
     log,
+    ls,
     plan,
     replay,
     report,
@@ -60,6 +61,7 @@ app.command()(sim.sim)
 app.command()(serve.serve)
 app.command()(plan.plan)
 app.command()(run.run)
+app.command()(ls.ls)
 app.command()(replay.replay)
 app.command()(watch.watch)
 app.command()(report.report)
