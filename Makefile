@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SECONDS_RUN ?= 60
 KILLS ?= 300
+TILED_KILLS ?= $(if $(filter command line environment,$(origin KILLS)),$(KILLS),50)
 
-.PHONY: help install demo test lint types layers check bench torture clean
+.PHONY: help install demo test lint types layers check bench torture torture-archive clean
 
 help:            ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"xbat_live needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; try: make PYTHON=python3.12 demo")'
@@ -53,6 +54,9 @@ bench: install   ## benchmarks; prints figures beside a reference of the same ru
 
 torture: install ## kill a run KILLS times at random moments; the ledger must hold what the sample got (about half an hour)
 	PYTHONPATH=tests/system $(BIN)/python tests/system/torture.py --kills $(KILLS)
+
+torture-archive: install ## kill Tiled KILLS (50) times at random moments of runs; every document and frame must be there once (a quarter of an hour)
+	PYTHONPATH=tests/system $(BIN)/python tests/system/torture_archive.py --kills $(TILED_KILLS)
 
 clean:           ## remove what the project made
 	rm -rf $(VENV) build dist *.egg-info xbat-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

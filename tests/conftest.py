@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 from hypothesis import settings
+
+# Tests must not write the Tiled profiles of whoever runs them. Set before anything imports tiled, which reads it once.
+os.environ["TILED_PROFILES"] = tempfile.mkdtemp(prefix="xbat-tiled-profiles-")
+atexit.register(shutil.rmtree, os.environ["TILED_PROFILES"], ignore_errors=True)
 
 # What lands is decided on the same examples every time; look for new ones with XBAT_HYPOTHESIS=explore.
 settings.register_profile("same", derandomize=True)

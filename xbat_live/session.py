@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DRAIN_S = 60.0
+STARTING_S = 25.0
 
 
 @dataclass
@@ -282,7 +283,7 @@ def keep_dose_map(
 
 
 def _drain(writer: ArchiveWriter, directory: Path, tell: Callable[[str], None]) -> None:
-    report = writer.close(timeout_s=DRAIN_S)
+    report = writer.close(timeout_s=DRAIN_S, patience_s=STARTING_S)
     if report.complete:
         return
     trouble = f" ({report.last_error})" if report.last_error else ""

@@ -1,6 +1,7 @@
 """What a run is when it comes back from Tiled: the same frames, the same values, valid documents."""
 
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -23,7 +24,17 @@ from archive_fixtures import (
     wait_for,
 )
 
-from xbat_live.archive import ArchiveError, ArchiveWriter, TiledServer, connect, open_run, repair
+from xbat_live.archive import (
+    ArchiveError,
+    ArchiveWriter,
+    StoredArray,
+    TiledServer,
+    connect,
+    open_run,
+    repair,
+    store_analysis,
+)
+from xbat_live.archive.search import Criteria, search_runs
 
 __all__ = ["client", "frames_directory", "tiled_server"]
 pytestmark = pytest.mark.system
@@ -217,3 +228,67 @@ def test_run_that_is_complete_in_tiled_is_never_overwritten(tiled_server, client
     assert "is complete in Tiled already" in report.last_error
     assert [(result.uid, result.action) for result in repair(client, tmp_path / "backup")] == [(uid, "present")]
     assert repair(client, tmp_path / "backup") == []
+
+
+def test_analysis_is_stored_beside_the_run_once_and_through_the_backup(tiled_server, client, camera, tmp_path):
+    arrays = {"part/path_um": StoredArray(np.arange(6.0).reshape(3, 2), "um", ("frame", "yx"), "where it went")}
+    writer = ArchiveWriter(tiled_server.uri, tiled_server.api_key, backup_directory=tmp_path / "backup")
+    engine = RunEngine({}, context_managers=[])
+    engine.subscribe(writer)
+    (uid,) = engine(frame_plan(camera, ["primary"]))
+    writer.keep(uid, "drift", arrays, {"limit_um": 2.5})
+    assert writer.close(timeout_s=60).complete
+    run = open_run(client, uid)
+    stored = run.stored("drift")
+    np.testing.assert_array_equal(stored["part/path_um"], arrays["part/path_um"].values)
+    assert (stored.unit("part/path_um"), stored.metadata["limit_um"], stored.metadata["analysis_of"]) == (
+        "um",
+        2.5,
+        uid,
+    )
+    assert store_analysis(client, uid, "drift", arrays, name=stored.path.rpartition("/")[2]).path == stored.path
+    assert len(run.analyses("drift")) == 1
+    assert run.client.validate(fix_errors=False, raise_on_error=True)
+    assert run.streams == ("primary",), "nothing of it is under the run"
+
+    away = ArchiveWriter("http://127.0.0.1:1/api/v1", backup_directory=tmp_path / "backup")
+    away.keep(uid, "spectra", arrays)
+    (kept,) = away.close(timeout_s=5).analyses_in_backup
+    assert kept.startswith(f"{uid}.spectra-")
+    (tmp_path / "backup" / "0.damaged-1.npz").write_bytes(b"rubbish")
+    results = {result.what: result for result in repair(client, tmp_path / "backup")}
+    assert results["damaged-1"].action == "failed"
+    assert "the file is damaged" in results["damaged-1"].message
+    assert len(run.analyses("spectra")) == 1
+    assert [path.name for path in (tmp_path / "backup").iterdir()] == ["0.damaged-1.npz"]
+    with pytest.raises(ArchiveError, match=r"is not in the archive .* its analysis is not stored"):
+        store_analysis(client, "0" * 36, "drift", arrays)
+
+
+def test_runs_are_found_by_what_they_were(tiled_server, client, camera, tmp_path):
+    begun_s = time.time()
+    dose = Signal(name="point_dose_gy", value=90e3)
+    good, bad = archive(
+        tiled_server,
+        tmp_path,
+        frame_plan(
+            camera, ["primary", "primary", "flat"], readables=[dose], md={"sample": "cell-7", "plan_name": "series"}
+        ),
+        frame_plan(camera, ["primary"], md={"sample": "cell-8", "plan_name": "series"}),
+    )
+
+    def found(**criteria):
+        runs = search_runs(tiled_server.uri, tiled_server.api_key, Criteria(**{"since_s": begun_s} | criteria))
+        return [run.uid for run in runs]
+
+    assert found() == [bad, good], "the latest first"
+    assert found(sample="cell-7") == found(least_dose_gy=80e3) == found(least_dose_gy=80e3, most_dose_gy=90e3) == [good]
+    assert found(sample="cell-%", plan="ser%", outcome="success") == [bad, good]
+    assert found(least_dose_gy=91e3) == found(outcome="fail") == found(outcome="running") == found(plan="other") == []
+    assert found(until_s=begun_s) == []
+    (told,) = search_runs(tiled_server.uri, tiled_server.api_key, Criteria(sample="cell-7"), limit=1)
+    assert (told.frames, told.dose_gy, told.outcome, told.plan) == (2, 90e3, "success", "series")
+    with pytest.raises(ArchiveError, match="refuses the API key"):
+        search_runs(tiled_server.uri, "wrong")
+    with pytest.raises(ArchiveError, match="no Tiled server answers"):
+        search_runs("http://127.0.0.1:1/api/v1", None)

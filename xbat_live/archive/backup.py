@@ -123,6 +123,10 @@ def _check(path: Path) -> int:
 
 def _insert(client: Any, path: Path, uid: str, documents: int) -> RepairResult:
     if run_is_complete(client, uid):
+        summary = RunSummary()
+        for name, doc in read_journal(path):
+            summary(name, doc)
+        finish_run(client, uid, summary)  # the server may have died just before it
         path.unlink()
         return RepairResult(uid=uid, action="present", documents=documents)
     replaced = remove_run(client, uid)

@@ -50,7 +50,7 @@ def _serve_folder(folder: Path) -> tuple[str, str]:
         raise ArchiveError(f"{folder}: no archive there; name the folder that `xbat serve` or `xbat run` made")
     if (uri := running_uri(settings.directory)) is not None:
         return uri, settings.key()
-    server = TiledServer(folder, readable_storage=settings.known_storage()).start()
+    server = TiledServer.as_before(folder).start()
     atexit.register(server.stop)
     server.wait_ready()
     return server.uri, server.api_key

@@ -118,7 +118,7 @@ def search_runs(uri: str, api_key: str | None, criteria: Criteria | None = None,
             }
             page |= {"select_metadata": _NEEDED, "omit_links": "true"}
             try:
-                answer = http.get(f"{uri}/search/", params=page | _filters(criteria or Criteria()))
+                answer = http.get(f"{uri.rstrip('/')}/search/", params=page | _filters(criteria or Criteria()))
                 answer.raise_for_status()
             except httpx.HTTPStatusError as error:
                 if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):

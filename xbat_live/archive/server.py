@@ -42,8 +42,8 @@ class TiledServer:
         TCP port on loopback; left out: a free one.
     readable_storage
         Folders with frames.
-    api_key
-        Left out: the stored one, made on first start.
+    settings
+        More of `ArchiveSettings`: `host`, `api_key`, `catalog`, `streaming_cache`, `arrays`.
 
     Examples
     --------
@@ -57,16 +57,22 @@ class TiledServer:
         *,
         port: int | None = None,
         readable_storage: Iterable[Path | str] = (),
-        api_key: str | None = None,
+        **settings: Any,
     ) -> None:
         self.settings = ArchiveSettings(
             directory=Path(directory),
             port=_free_port() if port is None else port,
             readable_storage=tuple(Path(path) for path in readable_storage),
-            api_key=api_key,
+            **settings,
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
+
+    @classmethod
+    def as_before(cls, directory: Path | str, *, port: int | None = None, **changes: Any) -> Self:
+        """Return a server with the settings of last time, see `ArchiveSettings.as_before`."""
+        settings = ArchiveSettings.as_before(directory, port=_free_port() if port is None else port, **changes)
+        return cls(**vars(settings))
 
     @property
     def uri(self) -> str:
@@ -165,6 +171,13 @@ class TiledServer:
                 if time.monotonic() > deadline:
                     raise ArchiveError(f"the archive's server is not ready after {timeout_s:g} s; {self._log_tail()}")
                 time.sleep(_POLL_S)
+
+    @property
+    def why_ended(self) -> str | None:
+        """Why the process ended by itself, with the end of its log; None while it runs, and after `stop`."""
+        if self._process is None or (code := self._process.poll()) is None:
+            return None
+        return f"the archive's server ended with code {code}; {self._log_tail()}"
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ask the server to end, then make it. Does nothing when it is not running."""

@@ -6,7 +6,9 @@ import contextlib
 import copy
 import ctypes
 import fcntl
+import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -67,11 +69,33 @@ def _run(config_file: Path, api_key: str) -> None:
 
 
 def _log_config(template: dict[str, Any]) -> dict[str, Any]:
-    """Return Tiled's logging without colour codes when the log is a file."""
+    """Return Tiled's logging without secrets, and without colour codes when the log is a file."""
     config = copy.deepcopy(template)
+    config["filters"] = {**config.get("filters", {}), "secrets": {"()": _without_secrets}}
+    for handler in config["handlers"].values():
+        handler["filters"] = [*handler.get("filters", []), "secrets"]
     for formatter in config["formatters"].values():
         formatter["use_colors"] = sys.stderr.isatty()
     return config
+
+
+def _without_secrets() -> logging.Filter:
+    """Return a filter that takes passwords and keys out of addresses: Tiled logs that of its database in full."""
+
+    class Redacting(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            message = record.getMessage()
+            if (clean := redact(message)) != message:
+                record.msg, record.args = clean, ()
+            return True
+
+    return Redacting()
+
+
+def redact(text: str) -> str:
+    """Return `text` with the passwords and API keys of addresses replaced by ``***``."""
+    text = re.sub(r"(://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
+    return re.sub(r"(api_key=|Apikey )[^\s&'\"]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 def _address(host: str, port: int, **_: Any) -> str:

@@ -9,6 +9,7 @@ import secrets
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -101,19 +102,39 @@ class ArchiveSettings:
         """Whether an archive was ever served from the folder."""
         return self.catalog_file.is_file() or self.config_file.is_file()
 
-    def known_storage(self) -> tuple[Path, ...]:
-        """Return the folders with frames that the archive was served with last, and ``frames`` beside it; those that exist."""
+    @classmethod
+    def as_before(cls, directory: Path | str, **changes: Any) -> ArchiveSettings:
+        """Return the settings that an archive was served with last, so that nobody has to repeat them.
+
+        `changes` win over them; those that are None do not count.
+
+        Folders with frames are those of last time, and ``frames`` beside the archive, as far as they exist.
+        """
         import yaml
 
-        listed: list[str] = []
-        if self.config_file.is_file():
+        given = {name: value for name, value in changes.items() if value is not None}
+        plain = cls(Path(directory), **given)
+        content: dict[str, Any] = {}
+        if plain.config_file.is_file():
             try:
-                content = yaml.safe_load(self.config_file.read_text())
-                listed = list(content["catalog"]["readable_storage"] or [])
-            except (OSError, yaml.YAMLError, KeyError, TypeError):
-                logger.warning("%s: cannot be read; name the folders with frames", self.config_file)
-        candidates = [*map(Path, listed), self.directory.parent / "frames"]
-        return tuple(dict.fromkeys(path for path in candidates if path.is_dir()))
+                content = yaml.safe_load(plain.config_file.read_text())
+                catalog, cache = content["catalog"], content["streaming_cache"]["uri"]
+                arrays = catalog["writable_storage"][0]
+            except (OSError, yaml.YAMLError, KeyError, TypeError, IndexError) as error:
+                raise ArchiveError(
+                    f"{plain.config_file}: is not as xbat_live wrote it ({error}); delete it and say how to serve the archive"
+                ) from error
+            before = {
+                "catalog": None if catalog["uri"].startswith("sqlite") else catalog["uri"],
+                "streaming_cache": None if cache == "memory" else cache,
+                "arrays": Path(arrays),
+                "readable_storage": tuple(map(Path, catalog["readable_storage"] or ())),
+            }
+            given = {name: value for name, value in before.items() if value is not None} | given
+        if "readable_storage" not in changes or changes["readable_storage"] is None:
+            candidates = (*given.get("readable_storage", ()), plain.directory.parent / "frames")
+            given["readable_storage"] = tuple(dict.fromkeys(path for path in candidates if path.is_dir()))
+        return cls(Path(directory), **given)
 
     @property
     def base_url(self) -> str:

@@ -191,7 +191,9 @@ class ArchiveWriter:
         """The latest trouble as one line, None when there was none. It stays after the trouble is over."""
         return self._last_error
 
-    def close(self, timeout_s: float = 20.0, progress: Callable[[int], None] | None = None) -> ArchiveReport:
+    def close(
+        self, timeout_s: float = 20.0, progress: Callable[[int], None] | None = None, *, patience_s: float = 0.0
+    ) -> ArchiveReport:
         """Wait until everything is in Tiled, but not longer than `timeout_s` and not for a server that is gone.
 
         Parameters
@@ -200,6 +202,8 @@ class ArchiveWriter:
             Longest wait, s.
         progress
             Called with the backlog, some ten times per second.
+        patience_s
+            How long a server that has never answered yet is waited for, s: it may still be starting.
 
         Returns
         -------
@@ -210,7 +214,7 @@ class ArchiveWriter:
         self._closing = True
         self._queue.put(_END)
         self._journal_thread.join(timeout_s)
-        self._wait_for_upload(started_s + timeout_s, progress)
+        self._wait_for_upload(started_s + timeout_s, progress, patient_until_s=started_s + patience_s)
         self._abandoned = True
         self._wake()
         self._upload_thread.join(0.5)
@@ -231,7 +235,9 @@ class ArchiveWriter:
             elapsed_s=time.monotonic() - started_s,
         )
 
-    def _wait_for_upload(self, deadline_s: float, progress: Callable[[int], None] | None) -> None:
+    def _wait_for_upload(
+        self, deadline_s: float, progress: Callable[[int], None] | None, *, patient_until_s: float
+    ) -> None:
         before, silent_since_s = self.backlog, time.monotonic()
         while self._upload_thread.is_alive() and time.monotonic() < deadline_s:
             backlog = self.backlog
@@ -241,6 +247,8 @@ class ArchiveWriter:
                 before, silent_since_s = backlog, time.monotonic()
             elif time.monotonic() - silent_since_s > (_SILENCE_IN_TROUBLE_S if self._in_trouble else _SILENCE_S):
                 if not answers(self._uri):
+                    if self._client is None and time.monotonic() < patient_until_s:
+                        continue
                     self._note_error(f"no Tiled server answers at {self._uri}")
                     return
                 if self._refused:

@@ -171,7 +171,7 @@ def _write(analysis: MotionAnalysis, folder: Path, *, draw: bool, force: bool) -
 
 @contextmanager
 def _client(archive: Path, uri: str | None, frames: list[Path] | None) -> Iterator[Any]:
-    from xbat_live.archive import TiledServer, connect
+    from xbat_live.archive import ArchiveSettings, TiledServer, connect
 
     if uri is not None:
         key_file = archive / "api_key"
@@ -182,14 +182,12 @@ def _client(archive: Path, uri: str | None, frames: list[Path] | None) -> Iterat
         finally:
             client.context.close()
         return
-    if not (archive / "catalog.db").is_file():
+    if not ArchiveSettings(archive).exists:
         raise ConfigError(
             f"{archive}: no archive there; give its folder with --archive, or --uri of one that is served"
         )
-    beside = archive.resolve().parent / "frames"
-    storage = frames or ([beside] if beside.is_dir() else [])
     _say("starting the archive's server")
-    with TiledServer(archive, readable_storage=storage) as server:
+    with TiledServer.as_before(archive, readable_storage=tuple(frames) if frames else None) as server:
         client = connect(server.uri, server.api_key)
         try:
             yield client

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,12 +30,12 @@ def repair(
     with exit_on_error():
         from xbat_live import archive
 
-        beside = directory.resolve().parent / "frames"
-        storage = frames or ([beside] if beside.is_dir() else [])
-        with archive.TiledServer(directory, readable_storage=storage) as server:
-            client = archive.connect(server.uri, server.api_key)
+        client, stop = _served(directory, frames)
+        try:
             results = archive.repair(client, directory / "backup")
+        finally:
             client.context.close()
+            stop()
     for result in results:
         cut_off = ", cut off: a stop document was added" if result.cut_off else ""
         what = f"{result.documents} documents" if result.what == "run" else result.what
@@ -42,3 +43,20 @@ def repair(
     typer.echo(f"{sum(result.what == 'run' for result in results)} runs in the backup")
     if any(result.action == "failed" for result in results):
         raise typer.Exit(EXIT_RUN_FAILED)
+
+
+def _served(directory: Path, frames: list[Path] | None) -> tuple[Any, Callable[[], None]]:
+    """Return a client of the archive in `directory` and what ends its server, if it was started here."""
+    from xbat_live import archive
+
+    settings = archive.ArchiveSettings(directory)
+    if (uri := archive.running_uri(settings.directory)) is not None:
+        return archive.connect(uri, settings.key()), lambda: None
+    server = archive.TiledServer.as_before(directory, readable_storage=tuple(frames) if frames else None)
+    server.start()
+    try:
+        server.wait_ready()
+        return archive.connect(server.uri, server.api_key), server.stop
+    except BaseException:
+        server.stop()
+        raise

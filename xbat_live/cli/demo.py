@@ -15,7 +15,7 @@ from xbat_live.cli.display import Display
 from xbat_live.cli.errors import exit_on_error
 from xbat_live.cli.live import GUARD_DETAIL, TILED_DETAIL, Checklist, live_page
 from xbat_live.cli.run import acquire, leave_on, tell_summary
-from xbat_live.cli.services import watched, with_archive
+from xbat_live.cli.services import profile_for, watched, with_archive
 from xbat_live.config import ConfigError, ExperimentConfig, LiveSection, load_config
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ def start_services(
     checklist.tell("IOCs", "starting", "TXM stage, camera, monochromator, potentiostat, shutter")
     tiled.start()
     stack.callback(tiled.stop)
-    display.say(f"Tiled   {tiled.settings.ui_url_with_key()}")
+    key_hint = f"{tiled.ui_url}   API key in {tiled.settings.key_file}"
+    display.say(f"Tiled   {tiled.settings.ui_url_with_key() if display.console.is_terminal else key_hint}")
+    stack.enter_context(profile_for(tiled, config.archive.profile, display))
     stack.enter_context(
         SimulatorProcess(settings, prefix=config.beamline.prefix, port=port, work_directory=folder / "twin")
     )

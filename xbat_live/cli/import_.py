@@ -208,10 +208,10 @@ def _archive(archive: Path | None, uri: str | None, api_key: str | None, storage
         finally:
             client.context.close()
         return
-    known = ArchiveSettings(archive).known_storage()
+    known = ArchiveSettings.as_before(archive).readable_storage
     for folder in storage:
         folder.mkdir(parents=True, exist_ok=True)
-    with TiledServer(archive, readable_storage=sorted({*known, *storage})) as server:
+    with TiledServer.as_before(archive, readable_storage=tuple(sorted({*known, *storage}))) as server:
         client = connect(server.uri, server.api_key)
         try:
             yield client

@@ -4,33 +4,79 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from xbat_live.cli.display import Display
 from xbat_live.config import ConfigError, ExperimentConfig
 
 if TYPE_CHECKING:
+    from xbat_live.archive import TiledServer
     from xbat_live.watchdog import GuardProcess
 
 
 @contextmanager
 def archive_for(config: ExperimentConfig, display: Display) -> Iterator[ExperimentConfig]:
-    """Yield `config` with the address and key of a Tiled server; start one when the configuration names none."""
+    """Yield `config` with the address and key of a Tiled server: the one it names, the one that serves its folder, or one started here.
+
+    It is not waited for: documents go to the backup until it answers.
+    """
     section = config.archive
     if not section.enabled or section.uri is not None:
         yield config
         return
+    from xbat_live.archive import running_uri
+
+    server = archive_server(config, port=free_tcp_port())
+    if (uri := running_uri(server.settings.directory)) is not None:
+        display.say(f"Tiled serves {section.directory} already at {uri}")
+        yield with_archive(config, uri, server.api_key)
+        return
+    server.start()
+    display.say(f"Tiled starts at {server.ui_url}   API key in {server.settings.key_file}")
+    try:
+        with profile_for(server, section.profile, display):
+            yield with_archive(config, server.uri, server.api_key)
+        if reason := server.why_ended:
+            display.say(reason, style="bold red")
+        display.say(f"look at the results later: xbat serve {section.directory}")
+    finally:
+        server.stop()
+
+
+def archive_server(config: ExperimentConfig, *, port: int, host: str = "127.0.0.1") -> TiledServer:
+    """Return the server of the configured archive, not started; the folders of the frames are made."""
     from xbat_live.archive import TiledServer
 
+    section = config.archive
     frame_folders = sorted({config.path(config.camera.directory), config.optical_directory})
     for folder in frame_folders:
         folder.mkdir(parents=True, exist_ok=True)
-    server = TiledServer(config.path(section.directory), port=free_tcp_port(), readable_storage=frame_folders)
-    display.say(f"Tiled starts at {server.ui_url}   API key in {server.settings.key_file}")
-    with server:
-        yield with_archive(config, server.uri, server.api_key)
-        display.say(f"look at the results later: xbat serve {section.directory}")
+    return TiledServer(
+        config.path(section.directory),
+        port=port,
+        host=host,
+        readable_storage=frame_folders,
+        catalog=section.catalog,
+        streaming_cache=section.streaming_cache,
+        arrays=None if section.arrays is None else config.path(section.arrays),
+    )
+
+
+@contextmanager
+def profile_for(server: TiledServer, name: str, display: Display) -> Iterator[None]:
+    """Have the Tiled profile `name` point to `server` for the time being; somebody else's profile is left alone, and said so."""
+    from xbat_live.archive import ArchiveError, temporary_profile
+
+    with ExitStack() as stack:
+        if name:
+            try:
+                stack.enter_context(
+                    temporary_profile(server.uri, server.api_key, directory=server.settings.directory, name=name)
+                )
+            except ArchiveError as error:  # a convenience: never a reason not to measure
+                display.say(str(error), style="yellow")
+        yield
 
 
 @contextmanager

@@ -385,6 +385,15 @@ class ArchiveSection(_Section):
     uri: str | None = None
     """A running Tiled server, e.g. http://127.0.0.1:8000; left out: `xbat run` starts one in `directory`."""
     api_key: str | None = Field(None, repr=False)
+    catalog: str | None = Field(None, repr=False)
+    """PostgreSQL database of the archive, ``postgresql://USER:PASSWORD@HOST/DATABASE``, for a catalog that several servers and
+    machines share; left out: SQLite in `directory`. Better in the variable ``XBAT_ARCHIVE__CATALOG`` than in a file."""
+    streaming_cache: str | None = Field(None, repr=False)
+    """Redis for live views, ``redis://HOST:6379/0``; left out: in the server's memory."""
+    arrays: Path | None = None
+    """Folder of long arrays and analyses; with a shared catalog a shared one. Left out: in `directory`."""
+    profile: str = Field("xbat", pattern=r"^[A-Za-z0-9_-]*$")
+    """Tiled profile that points to the archive while its server runs; empty: none is written."""
 
 
 class LiveSection(_Section):

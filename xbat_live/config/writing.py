@@ -12,11 +12,11 @@ from pydantic.fields import FieldInfo
 from xbat_live.config.experiment import ExperimentConfig
 from xbat_live.units import CRateQuantity, Quantity
 
-_SECRET = {"api_key"}
+_SECRET = {"api_key", "catalog", "streaming_cache"}  # the key, and addresses that hold passwords
 
 
 def recorded_config(config: ExperimentConfig) -> dict[str, Any]:
-    """Return plain data (JSON, TOML) that `make_config` turns into the same configuration again; the archive's key is left out."""
+    """Return plain data (JSON, TOML) that `make_config` turns into the same configuration again; secrets are left out."""
     return _section(config)
 
 

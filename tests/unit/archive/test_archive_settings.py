@@ -92,3 +92,52 @@ def test_empty_key_file_is_refused(tmp_path):
     (tmp_path / "api_key").touch(mode=0o600)
     with pytest.raises(ArchiveError, match="holds no key"):
         ArchiveSettings(tmp_path).key()
+
+
+@pytest.mark.parametrize(
+    ("logged", "clean"),
+    [
+        ("pool: postgresql+asyncpg://xbat:s3cr@t@db:5432/a done", "pool: postgresql+asyncpg://xbat:***@db:5432/a done"),
+        ("redis://:secret@cache:6379/0", "redis://:***@cache:6379/0"),
+        ("GET /ui/?api_key=abc123&x=1", "GET /ui/?api_key=***&x=1"),
+        ("http://127.0.0.1:8751/api/v1", "http://127.0.0.1:8751/api/v1"),
+    ],
+)
+def test_secrets_are_taken_out_of_the_log(logged, clean):
+    from xbat_live.archive.serving import redact
+
+    assert redact(logged) == clean
+
+
+def test_an_archive_is_served_as_last_time(tmp_path):
+    frames, more = tmp_path / "frames", tmp_path / "more"
+    frames.mkdir()
+    more.mkdir()
+    assert ArchiveSettings.as_before(tmp_path / "archive").readable_storage == (frames,), "beside the archive"
+    first = ArchiveSettings(
+        tmp_path / "archive", (more,), catalog="postgresql://a:b@db/c", streaming_cache="redis://cache/0"
+    )
+    first.prepare()
+    assert first.config_file.stat().st_mode & 0o777 == 0o600
+    again = ArchiveSettings.as_before(tmp_path / "archive", port=9000, catalog=None)
+    assert (again.catalog, again.streaming_cache, again.port) == (first.catalog, first.streaming_cache, 9000)
+    assert again.readable_storage == (more, frames)
+    more.rmdir()
+    assert ArchiveSettings.as_before(tmp_path / "archive").readable_storage == (frames,), (
+        "a folder that is gone is left out"
+    )
+    first.config_file.write_text("rubbish")
+    with pytest.raises(ArchiveError, match="is not as xbat_live wrote it"):
+        ArchiveSettings.as_before(tmp_path / "archive")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"catalog": "mysql://a@b/c"}, "catalog: 'mysql' is no address of one; write postgresql://"),
+        ({"streaming_cache": "cache:6379"}, "streaming_cache: 'cache:6379' is no address of one; write redis://"),
+    ],
+)
+def test_addresses_of_databases_are_checked(wrong, told, tmp_path):
+    with pytest.raises(ArchiveError, match=told):
+        ArchiveSettings(tmp_path, **wrong)

@@ -22,6 +22,7 @@ VERBS = [
     "serve",
     "watch",
     "run",
+    "ls",
     "doctor",
     "export",
     "import",

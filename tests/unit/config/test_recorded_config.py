@@ -32,7 +32,16 @@ def test_a_recorded_configuration_is_the_same_when_read_back(overrides, reason):
     assert again.model_dump() == config.model_dump(), reason
 
 
-def test_the_key_of_the_archive_is_not_recorded():
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"archive.api_key": "secret"},
+        {"archive.catalog": "postgresql://xbat:secret@db/archive"},
+        {"archive.streaming_cache": "redis://:secret@cache:6379/0"},
+    ],
+)
+def test_keys_and_passwords_of_the_archive_are_not_recorded(overrides):
     content = tomllib.loads(files("xbat_live.cli").joinpath("experiment.toml").read_text())
-    config = make_config(content, overrides={"archive.api_key": "secret"})
+    config = make_config(content, overrides=overrides)
+    assert "secret" not in repr(config)
     assert "secret" not in json.dumps(recorded_config(config))
