@@ -1,0 +1,21 @@
+"""Spectra: XANES of every pixel of a hyperspectral cube. Pure numerics; cubes are (n_energy, ny, nx)."""
+
+from xbat_live.spectra.absorbance import FrameAbsorbance, absorbance, bin_frames
+from xbat_live.spectra.calibration import ShiftMap, calibrate_energy
+from xbat_live.spectra.edge import EdgeMap, edge_energy_map
+from xbat_live.spectra.fractions import FractionMaps, StreamingFractions, fit_fractions
+from xbat_live.spectra.normalisation import normalise
+
+__all__ = [
+    "EdgeMap",
+    "FractionMaps",
+    "FrameAbsorbance",
+    "ShiftMap",
+    "StreamingFractions",
+    "absorbance",
+    "bin_frames",
+    "calibrate_energy",
+    "edge_energy_map",
+    "fit_fractions",
+    "normalise",
+]
