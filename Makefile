@@ -17,6 +17,7 @@ $(VENV)/.made:
 	touch $@
 
 # Compiled modules make every later start seconds faster, so they are wanted here even where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 PIP = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt

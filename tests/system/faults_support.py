@@ -36,6 +36,8 @@ flat_time_to_live = "1 h"
 port = {port}
 [archive]
 enabled = {archive}
+[live]
+enabled = false
 """
 
 

@@ -83,6 +83,8 @@ class Torture:
         self.text = text.replace(
             "[plan]", f'[plan]\nreference = ["-{SAMPLE_UM} um", "0 um"]\ncorrect_drift = false\nmax_retakes = 0'
         )
+        # a loaded machine may need long to connect: what is tortured is not that
+        self.text = self.text.replace("[beamline.", '[beamline]\nconnection_timeout = "30 s"\n[beamline.', 1)
         self.go_to_next_spot()
         self.config = load_config(bench.file)
 
