@@ -172,7 +172,7 @@ def spot_chooser(
             guard.account,
             (x_um, y_um),
             footprint_um=guard.account.beam.footprint_um,
-            guard_um=config.dose.guard_um,
+            guard_um=config.dose.guard_um + dose.POSITION_SIGMAS * guard.position().sigma_um,
             bounds_um=(-width_um / 2, width_um / 2, -height_um / 2, height_um / 2),
             stage_limits_um=(x0, x1, y0, y1),
             step_um=SPOT_STEP_UM,

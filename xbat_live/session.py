@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,15 @@ from numpy.typing import NDArray
 from xbat_live.archive import ArchiveWriter
 from xbat_live.archive.dose_maps import KIND as DOSE_KIND
 from xbat_live.archive.dose_maps import dose_arrays
-from xbat_live.callbacks import DoseBackstop, DriftTracker, FrameAnalysis, FrameReader, JudgedFrame, RunProgress
+from xbat_live.callbacks import (
+    DoseBackstop,
+    DriftTracker,
+    FrameAnalysis,
+    FrameReader,
+    JudgedFrame,
+    Landmarks,
+    RunProgress,
+)
 from xbat_live.callbacks.analysis import OPTICAL_KEYS
 from xbat_live.config import CameraSection, ExperimentConfig, OpticalSection, recorded_config
 from xbat_live.devices import (
@@ -34,6 +41,7 @@ from xbat_live.devices import (
 from xbat_live.devices.beamline import OPTICAL_SUFFIX
 from xbat_live.devices.dose_monitor import DoseMonitor
 from xbat_live.dose import DoseAccount, Proposal
+from xbat_live.dose.position import CarriedPosition
 from xbat_live.dose_setup import OWN_LIMIT, open_account
 from xbat_live.engine import make_run_engine
 from xbat_live.imaging import DriftModel, FramePipeline
@@ -143,12 +151,14 @@ def open_session(
         beamline.shutter.close_now()
         account = stack.enter_context(open_account(config))
         analysis: FrameAnalysis | XasAnalysis
-        if config.sweeps and find_spec("xbat_live.spectra") is not None:  # cubes are taken without it all the same
+        if config.sweeps:
             from xbat_live.sweep_setup import make_xas_analysis
 
             analysis = make_xas_analysis(config)
         else:
-            analysis = make_analysis(config, show=None if feed is None else frame_shower(feed, config))
+            show = None if feed is None else frame_shower(feed, config)
+            views = None if config.uses_microscope else landmarks_of(config)
+            analysis = make_analysis(config, account.carried, show=show, landmarks=views)
         stack.callback(analysis.close)
         calibration = FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na)
         monitor = stack.enter_context(
@@ -159,7 +169,7 @@ def open_session(
             calibration,
             open_time_margin_s=config.dose.open_time_margin_s,
             outline_um=config.sample.size_um,
-            drift_um=lambda: analysis.drift_um,
+            position=lambda: analysis.position,
             beamline=beamline,
             monitor=monitor,
             policy=config.dose.policy,
@@ -195,20 +205,40 @@ def open_session(
 
 def make_analysis(
     config: ExperimentConfig,
+    carried: CarriedPosition | None = None,
     *,
     show: Callable[[JudgedFrame], object] | None = None,
     reader: FrameReader | None = None,
+    landmarks: Landmarks | None = None,
 ) -> FrameAnalysis:
-    """Return the live analysis of the camera that the plan uses; `show` gets every judged frame, `reader` reads them."""
+    """Return the live analysis of the camera that the plan uses, on the sample where the last run left it (`carried`).
+
+    `show` gets every judged frame, `reader` reads them, `landmarks` are looked up and kept.
+    """
     section: CameraSection | OpticalSection = config.optical if config.uses_microscope else config.camera
+    if carried is not None and landmarks is not None and landmarks.camera_was_turned:
+        logger.warning("camera.image_to_stage is another one than in the last run: its drift is not carried on")
+        carried = carried.doubted()
     return FrameAnalysis(
         partial(FramePipeline, pixel_size_um=section.pixel_size_um, dark_offset=section.dark_offset_counts),
-        DriftTracker(section.pixel_size_um, image_to_stage=image_to_stage_yx(config), model=drift_model(config)),
+        DriftTracker(
+            section.pixel_size_um,
+            image_to_stage=image_to_stage_yx(config),
+            model=drift_model(config),
+            carried=None if config.uses_microscope else carried,
+        ),
         dose_limit_gy=config.dose.limit_gy,
         keys=OPTICAL_KEYS if config.uses_microscope else None,
         show=show,
         reader=reader,
+        landmarks=landmarks,
     )
+
+
+def landmarks_of(config: ExperimentConfig) -> Landmarks:
+    """Return what earlier runs have seen of the sample; it lies beside the ledger."""
+    folder = config.path(config.dose.ledger_directory) / f"{config.sample.name}.views"
+    return Landmarks(folder, config.camera.pixel_size_um, image_to_stage_yx(config))
 
 
 def image_to_stage_yx(config: ExperimentConfig) -> NDArray[np.float64]:

@@ -3,8 +3,9 @@
 from xbat_live.callbacks.analysis import AnalysedFrame, EventKeys, FrameAnalysis, JudgedFrame
 from xbat_live.callbacks.backstop import DoseBackstop
 from xbat_live.callbacks.frames import FrameAddress, FrameLocator, FrameNotFound, FrameReader
+from xbat_live.callbacks.landmarks import Landmarks
 from xbat_live.callbacks.progress import RunProgress, RunState
-from xbat_live.callbacks.tracking import DriftTracker, FeedbackCheck, TrackedPosition
+from xbat_live.callbacks.tracking import DriftTracker, FeedbackCheck, Recognised, TrackedPosition
 
 __all__ = [
     "AnalysedFrame",
@@ -18,6 +19,8 @@ __all__ = [
     "FrameNotFound",
     "FrameReader",
     "JudgedFrame",
+    "Landmarks",
+    "Recognised",
     "RunProgress",
     "RunState",
     "TrackedPosition",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,39 +16,17 @@ from bluesky.callbacks import CallbackBase
 from numpy.typing import NDArray
 
 from xbat_live.callbacks.frames import FrameAddress, FrameLocator, FrameReader
-from xbat_live.callbacks.tracking import DriftTracker, TrackedPosition
+from xbat_live.callbacks.landmarks import Landmarks
+from xbat_live.callbacks.running_mean import RunningMean, same_light
+from xbat_live.callbacks.tracking import DriftTracker, Recognised, TrackedPosition
+from xbat_live.dose.position import SamplePosition
 from xbat_live.imaging import FramePipeline, FrameVerdict
 
 logger = logging.getLogger(__name__)
 
 FLATS_AVERAGED = 8
-LIGHT_CHANGE = 0.2
 LEAST_LIGHT = 0.98
 DARKS_AVERAGED = 64
-
-
-class RunningMean:
-    """Mean of frames that forgets: each weighs like one of the last `most`. Its memory is one frame, however many come.
-
-    Attributes
-    ----------
-    count
-        Frames taken in.
-    mean
-        Their mean, shape (ny, nx) float32, counts; empty before the first.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.count = 0
-        self.mean: NDArray[np.float32] = np.empty((0, 0), np.float32)
-
-    def add(self, frame: NDArray[np.uint16]) -> None:
-        """Take in one frame; one of another shape starts anew."""
-        if frame.shape != self.mean.shape:
-            self.count, self.mean = 0, np.zeros(frame.shape, np.float32)
-        self.count += 1
-        self.mean = self.mean + (frame - self.mean) / np.float32(min(self.count, self.most))
 
 
 @dataclass(frozen=True)
@@ -179,6 +158,8 @@ class FrameAnalysis(CallbackBase):
         Limit that the dose in the records is compared with, Gy.
     show
         Called in the worker with every judged frame; must return at once. Its errors are logged.
+    landmarks
+        Views of the sample from run to run; None: none are kept.
     """
 
     def __init__(
@@ -190,8 +171,10 @@ class FrameAnalysis(CallbackBase):
         reader: FrameReader | None = None,
         keys: EventKeys | None = None,
         show: Callable[[JudgedFrame], object] | None = None,
+        landmarks: Landmarks | None = None,
     ) -> None:
         super().__init__()
+        self._landmarks, self._places = landmarks, set[str]()
         self.keys = keys or EventKeys()
         self.tracker = tracker
         self._make_pipeline = make_pipeline
@@ -225,10 +208,24 @@ class FrameAnalysis(CallbackBase):
         return self._latest
 
     @property
+    def position(self) -> SamplePosition:
+        """Where the sample is now: registered drift, before the first frame as the last run lets expect."""
+        return self.tracker.position(time.time())
+
+    @property
     def drift_um(self) -> tuple[float, float]:
-        """Registered drift (x, y), um."""
-        y_um, x_um = self.tracker.drift_yx_um
-        return float(x_um), float(y_um)
+        """Drift (x, y) of `position`, um."""
+        position = self.position
+        return position.drift_x_um, position.drift_y_um
+
+    @property
+    def begun_drift_um(self) -> tuple[float, float]:
+        """Drift (x, y) that the last run left, carried on to now, um."""
+        carried = self.tracker.carried
+        if carried is None:
+            return 0.0, 0.0
+        begun = carried.after(time.time() - self.tracker.carried_at_s)
+        return begun.drift_x_um, begun.drift_y_um
 
     @property
     def feedback_ok(self) -> bool:
@@ -346,7 +343,15 @@ class FrameAnalysis(CallbackBase):
             pipeline.set_conditions(energy_ev, exposure_s)
         verdict = pipeline.process(frame, key, light_fraction=self._light_fraction(data))
         stage_yx_um = np.array([data[self.keys.stage_y], data[self.keys.stage_x]], float)
-        position = self.tracker.update(key, float(event["time"]), verdict, stage_yx_um)
+        time_s = float(event["time"])
+        place = f"{data[self.keys.spot]}-{data[self.keys.field]}"
+        recognised = None
+        if verdict.accepted and place not in self._places:
+            self._places.add(place)
+            recognised = self._recognise(frame, energy_ev, stage_yx_um, time_s)
+        position = self.tracker.update(key, time_s, verdict, stage_yx_um, recognised=recognised)
+        if verdict.accepted:
+            self._keep(place, frame, energy_ev, position.sample_yx_um)
         judged = AnalysedFrame(int(event["seq_num"]), verdict, position, float(data[self.keys.dose]), self.dose_limit_gy)
         self._hand_on(frame, key, energy_ev, judged, event)
         return judged
@@ -365,7 +370,32 @@ class FrameAnalysis(CallbackBase):
             logger.exception("the live view cannot be given a frame")
             self._show = None
 
+    def _recognise(
+        self, frame: NDArray[np.uint16], energy_ev: float, stage_yx_um: NDArray[np.float64], time_s: float
+    ) -> Recognised | None:
+        """Look whether an earlier run has seen what the first frame of a field shows, and tell what it moved by."""
+        if self._landmarks is None or energy_ev not in self._flats:
+            return None
+        expected = self.tracker.position(time_s)
+        expected_yx_um = stage_yx_um - (expected.drift_y_um, expected.drift_x_um)
+        flat, dark = self._flats[energy_ev].mean, self._dark_mean(frame)
+        found = self._landmarks.recognise(frame, flat, dark, energy_ev, expected_yx_um)
+        if found is not None:
+            moved_um = expected_yx_um - found.sample_yx_um
+            logger.info("an earlier run has seen this place; the sample is (%+.2f, %+.2f) um (y, x) off", *moved_um)
+        return found
 
-def same_light(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Return True when exposure and I0 differ by less than `LIGHT_CHANGE`: what a ring does between two injections."""
-    return all(abs(a - b) <= LIGHT_CHANGE * max(abs(a), abs(b)) for a, b in zip(one, other, strict=True))
+    def _keep(self, place: str, frame: NDArray[np.uint16], energy_ev: float, sample_yx_um: NDArray[np.float64]) -> None:
+        if self._landmarks is not None and energy_ev in self._flats:
+            self._landmarks.keep(
+                place,
+                frame,
+                self._flats[energy_ev].mean,
+                self._dark_mean(frame),
+                energy_ev=energy_ev,
+                sample_yx_um=sample_yx_um,
+                sigma_um=self.tracker.sigma_um,
+            )
+
+    def _dark_mean(self, frame: NDArray[np.uint16]) -> NDArray[np.float32]:
+        return self._dark.mean if self._dark.mean.shape == frame.shape else np.zeros(frame.shape, np.float32)

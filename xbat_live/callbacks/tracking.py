@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xbat_live.dose.position import CarriedPosition, SamplePosition
 from xbat_live.imaging import DriftModel, FrameVerdict
 
 Vector = NDArray[np.float64]
@@ -32,6 +34,22 @@ class TrackedPosition:
     drift_yx_um: Vector
     jitter_yx_um: Vector
     rate_yx_um_per_min: Vector
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A frame that was found to show what an earlier run has seen.
+
+    Attributes
+    ----------
+    sample_yx_um
+        Sample coordinate in the centre of the frame, in the coordinates of that run, shape (2,), um.
+    sigma_um
+        Its standard uncertainty, um.
+    """
+
+    sample_yx_um: Vector
+    sigma_um: float
 
 
 @dataclass
@@ -89,22 +107,49 @@ class DriftTracker:
         Unbinned pixel in the sample plane, um.
     image_to_stage
         2x2 matrix from image (y, x) to stage (y, x) axes; the configuration's, in (x, y), has rows and columns exchanged.
+    carried
+        What the runs before left, as it was at `carried_at_s` (Unix time, s); None: the coordinates begin with this run.
     """
 
     pixel_size_um: float
     image_to_stage: Vector = field(default_factory=lambda: np.eye(2))
     model: DriftModel = field(default_factory=DriftModel)
     feedback: FeedbackCheck = field(default_factory=FeedbackCheck)
+    carried: CarriedPosition | None = None
+    carried_at_s: float = field(default_factory=time.time)
     drift_yx_um: Vector = field(default_factory=lambda: np.zeros(2))
+    sigma_um: float = 0.0
     rate_yx_um_per_min: Vector = field(default_factory=lambda: np.zeros(2))
     _references: dict[str, _Reference] = field(default_factory=dict)
     _last: dict[str, tuple[Vector, Vector]] = field(default_factory=dict)
 
-    def update(self, key: str, t_s: float, verdict: FrameVerdict, stage_yx_um: Vector) -> TrackedPosition:
+    def position(self, t_s: float) -> SamplePosition:
+        """Return where the sample is at Unix time `t_s` s: as registered, before the first frame as the last run lets expect.
+
+        A drift that moves of the stage have contradicted (see `FeedbackCheck`) is as uncertain as it is large.
+        """
+        if not self._references and self.carried is not None:
+            return self.carried.after(t_s - self.carried_at_s)
+        doubt_um = 0.0 if self.feedback.ok else float(np.linalg.norm(self.drift_yx_um))
+        return SamplePosition(self.drift_yx_um[1], self.drift_yx_um[0], float(np.hypot(self.sigma_um, doubt_um)))
+
+    def update(
+        self,
+        key: str,
+        t_s: float,
+        verdict: FrameVerdict,
+        stage_yx_um: Vector,
+        *,
+        recognised: Recognised | None = None,
+    ) -> TrackedPosition:
         """Take in the verdict on a frame of the field of view `key`, taken at `t_s` s with the stage at `stage_yx_um`.
 
-        A rejected frame moves nothing; its position is then the one expected from the drift so far.
+        A rejected frame moves nothing; its position is then the one expected from the drift so far. A first frame of its field
+        that was `recognised` is where it says, whatever was expected.
         """
+        if not self._references:
+            begin = self.position(t_s)
+            self.drift_yx_um, self.sigma_um = np.array([begin.drift_y_um, begin.drift_x_um]), begin.sigma_um
         if not verdict.accepted:
             return TrackedPosition(
                 stage_yx_um - self.drift_yx_um, self.drift_yx_um.copy(), np.zeros(2), self.rate_yx_um_per_min.copy()
@@ -114,7 +159,10 @@ class DriftTracker:
         reference = self._references.get(key)
         if reference is None:
             # The first frame of a field defines it: what it is displaced by already is the drift known by then.
-            reference = _Reference(stage_yx_um, self.drift_yx_um - shift_um)
+            displaced_um = self.drift_yx_um if recognised is None else stage_yx_um - recognised.sample_yx_um
+            if recognised is not None:
+                self.sigma_um = recognised.sigma_um
+            reference = _Reference(stage_yx_um, displaced_um - shift_um)
             self._references[key] = reference
         displacement = reference.displacement_yx_um + shift_um + (stage_yx_um - reference.stage_yx_um)
         if key in self._last:

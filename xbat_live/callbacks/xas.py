@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from bluesky.callbacks import CallbackBase
 
-from xbat_live.callbacks.analysis import DARKS_AVERAGED, RunningMean
+from xbat_live.callbacks.analysis import DARKS_AVERAGED
+from xbat_live.dose.position import SamplePosition
+from xbat_live.callbacks.running_mean import RunningMean
 from xbat_live.callbacks.frames import FrameLocator, FrameReader
 from xbat_live.callbacks.xas_curve import BINS, Knee, dose_curve, knee
 from xbat_live.callbacks.xas_frames import CubeCutShortError, follow_cube
@@ -72,6 +74,7 @@ class XasAnalysis(CallbackBase):
     """
 
     drift_um = begun_drift_um = (0.0, 0.0)
+    position = SamplePosition()
     feedback_ok = True
 
     def __init__(self, settings: XasSettings, folder: Path) -> None:

@@ -15,6 +15,7 @@ from xbat_live.dose.ledger import Entry, Ledger, LedgerCorrupt, LedgerError, Led
 from xbat_live.dose.limits import DoseLimit, format_gy
 from xbat_live.dose.materials import Material
 from xbat_live.dose.places import Proposal, propose
+from xbat_live.dose.position import POSITION_SIGMAS, CarriedPosition, SamplePosition, carried_position
 from xbat_live.dose.rate_map import DoseRateReport, dose_rate_map, dose_rate_report
 from xbat_live.dose.rate_masks import DoseMasks, dose_masks, dose_rate_histogram
 from xbat_live.dose.spectrum import Spectrum, scan_dose_per_fluence
@@ -27,9 +28,11 @@ from xbat_live.dose.verify import VerifyReport
 
 __all__ = [
     "DOSE_MODELS",
+    "POSITION_SIGMAS",
     "UNLIMITED",
     "AccountStatus",
     "Beam",
+    "CarriedPosition",
     "DoseAccount",
     "DoseGrid",
     "DoseLimit",
@@ -56,10 +59,12 @@ __all__ = [
     "RateMap",
     "Record",
     "Reservation",
+    "SamplePosition",
     "Settlement",
     "Spectrum",
     "SpotDose",
     "VerifyReport",
+    "carried_position",
     "dose_masks",
     "dose_rate_histogram",
     "dose_rate_map",

@@ -19,6 +19,7 @@ from xbat_live.dose.exposure import (
 )
 from xbat_live.dose.ledger import Entry, Kind, Ledger, LedgerError, Record
 from xbat_live.dose.limits import DoseLimit
+from xbat_live.dose.position import SamplePosition
 from xbat_live.dose.profiles import Profile
 from xbat_live.dose.replay import given_at
 from xbat_live.dose.snapshots import Keeper
@@ -107,6 +108,15 @@ class DoseAccount(AccountView):
         if not ledger.read_only:
             ledger.before_close(self._close)
 
+    def locate(self, position: SamplePosition) -> None:
+        """Say where the sample is: kept with the records that follow, and its uncertainty with every decision.
+
+        Sample coordinates of requests are the caller's and not changed. While they are uncertain the highest dose within
+        three standard deviations counts as being there, so that a limit holds wherever the beam really is.
+        """
+        with self._lock:
+            self._located = position
+
     def reserve(self, request: ExposureRequest, *, counter_s: float | None = None) -> Reservation:
         """Grant an exposure and write it to disk before returning; from then on it counts as if it had been given.
 
@@ -140,7 +150,8 @@ class DoseAccount(AccountView):
             if request.on_sample:
                 given = given_at(record.time_monotonic_s, request, self.beam.profile, gray_cm2)
                 self._windows.hold(record.seq, given, ended=False)
-        before_gy, after_gy, _ = self._peaks(outlook)
+        here = self._outlook(request, around_px=0) if self._position_px() else outlook
+        before_gy, after_gy, _ = self._peaks(here)
         binding = next((s.limit for s in states if s.limit.kind == "dose" and not s.limit.advisory), None)
         name, limit_gy = ("", math.nan) if binding is None else (binding.name, binding.value)
         return Reservation(record.seq, request, before_gy, after_gy, name, limit_gy, warnings)
@@ -341,6 +352,13 @@ class DoseAccount(AccountView):
     def _record(
         self, kind: Kind, request: ExposureRequest, gray_cm2: tuple[float, ...], profile_id: str, **columns: Any
     ) -> Record:
+        if self._located is not None:
+            place = self._located
+            columns |= {
+                "drift_x_um": place.drift_x_um,
+                "drift_y_um": place.drift_y_um,
+                "position_sigma_um": place.sigma_um,
+            }
         entry = exposure_entry(
             self._tracks, self._model_id, kind, request, gray_cm2=gray_cm2, profile_id=profile_id, **columns
         )
@@ -382,7 +400,7 @@ class DoseAccount(AccountView):
         *,
         exceeds_reservation: bool = False,
     ) -> Settlement:
-        outlook = self._outlook(given, profile, gray_cm2)
+        outlook = self._outlook(given, profile, gray_cm2, around_px=0)
         _, after_gy, added_gy = self._peaks(outlook)
         self._state.degraded = record.entry.degraded or ""
         if given.on_sample:

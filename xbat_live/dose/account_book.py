@@ -15,6 +15,7 @@ from xbat_live.dose.exposure import DoseMap, ExposureRequest, FootprintDose
 from xbat_live.dose.gate import Gate, Rule
 from xbat_live.dose.ledger import Ledger
 from xbat_live.dose.limits import DoseLimit
+from xbat_live.dose.position import SamplePosition, carried_position
 from xbat_live.dose.profiles import Profile, profile_id
 from xbat_live.dose.replay import Reader, given_at
 from xbat_live.dose.stack import LayerStack
@@ -60,6 +61,8 @@ class AccountBook:
                 f"use at most a fifth of it, {min(beam.fwhm_um) / 5:g} um (are all sizes in um?)"
             )
         self._lock = threading.RLock()
+        self._located: SamplePosition | None = None
+        self.carried, self._opened_s = carried_position(ledger), ledger.now().monotonic_s
         self._model_id, self._profile_id = self._tracks.model_id, profile_id(beam.profile)
         self._settings = snapshots.Settings(self._tracks, self.grid_um, self.outline_um)
         if not ledger.read_only:
@@ -189,6 +192,15 @@ class AccountBook:
         """The last exposure on the sample, reserved or given."""
         last = self._state.last_on_sample
         return last if last is None or isinstance(last, ExposureRequest) else ExposureRequest(*last)
+
+    @property
+    def position(self) -> SamplePosition:
+        """Where the sample is: as told by `DoseAccount.locate`, before that as the ledger's last runs let expect."""
+        if self._located is not None:
+            return self._located
+        if self.carried is None:
+            return SamplePosition()
+        return self.carried.after(self.ledger.now().monotonic_s - self._opened_s)
 
     @property
     def unsettled(self) -> tuple[int, ...]:

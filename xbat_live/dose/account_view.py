@@ -6,11 +6,13 @@ import math
 import sys
 
 import numpy as np
+from scipy.ndimage import maximum_filter
 
 from xbat_live.dose.account_book import AccountBook
 from xbat_live.dose.exposure import ExposureRequest, FloatArray
 from xbat_live.dose.gate import Outlook, Rule
 from xbat_live.dose.grid import Window
+from xbat_live.dose.position import POSITION_SIGMAS
 from xbat_live.dose.profiles import Profile
 from xbat_live.dose.status import AccountStatus, LimitState
 
@@ -115,20 +117,38 @@ class AccountView(AccountBook):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _outlook(
-        self, request: ExposureRequest, profile: Profile | None = None, gray_cm2: tuple[float, ...] | None = None
+        self,
+        request: ExposureRequest,
+        profile: Profile | None = None,
+        gray_cm2: tuple[float, ...] | None = None,
+        *,
+        around_px: int | None = None,
     ) -> Outlook | None:
-        """Return what an exposure meets on the sample; None when it misses."""
+        """Return what an exposure meets on the sample; None when it misses.
+
+        As dose that is there counts the highest one within `around_px` pixels, by default what the uncertainty of the
+        sample's position calls for: the beam may be there and not here.
+        """
         reach = self._state.map.reach(self._patch(request, profile, gray_cm2))
         if reach is None:
             return None
+        near_px = self._position_px() if around_px is None else around_px
 
         def dose(target: int) -> FloatArray:
-            return self._state.map.dose(reach.window, target)
+            if near_px == 0:
+                return self._state.map.dose(reach.window, target)
+            wide = self._state.map.on_sample(reach.window.grown(near_px))
+            highest: FloatArray = maximum_filter(self._state.map.dose(wide, target), size=2 * near_px + 1)
+            return highest[reach.window.within(wide)]
 
         def windowed(window_s: float, target: int) -> FloatArray:
             return self._windows.dose(reach.window, window_s, target, self.ledger.now().monotonic_s)
 
         return Outlook(request, reach, dose, windowed)
+
+    def _position_px(self) -> int:
+        """Pixels of the map by which sample coordinates may be off."""
+        return round(POSITION_SIGMAS * self.position.sigma_um / self.grid_um)
 
     @staticmethod
     def _peaks(outlook: Outlook | None) -> tuple[float, float, float]:

@@ -54,6 +54,10 @@ class Window:
             min(self.col1, other.col1),
         )
 
+    def grown(self, pixels: int) -> Window:
+        """Return the window with `pixels` more on every side."""
+        return Window(self.row0 - pixels, self.row1 + pixels, self.col0 - pixels, self.col1 + pixels)
+
     def union(self, other: Window) -> Window:
         """Return the smallest window with the pixels of both."""
         if self.empty or other.empty:

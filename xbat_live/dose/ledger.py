@@ -42,6 +42,7 @@ _INSERT = f"INSERT INTO records ({', '.join(_WRITTEN)}) VALUES ({', '.join('?' *
 _READ_CHUNK = 20_000
 _LOCK_POLL_S = 0.02
 _SNAPSHOTS_KEPT = 4
+_SNAPSHOTS_SINCE = 2  # schema version
 
 
 class Moment(NamedTuple):
@@ -233,7 +234,7 @@ class Ledger:
 
     def snapshots(self, key: str | None = None) -> list[tuple[str, int, bytes | None]]:
         """Return key, record number and data (None: damaged) of all snapshots, or of one."""
-        if self.schema_version < SCHEMA_VERSION:
+        if self.schema_version < _SNAPSHOTS_SINCE:
             return []
         try:
             rows = self.query("SELECT key, seq, checksum, data FROM snapshots WHERE ? IS NULL OR key = ?", (key, key))

@@ -59,6 +59,9 @@ class Entry:
         Dose per fluence of the other targets: JSON, a list of [layer, material, Gy cm2 per photon].
     size_x_um, size_y_um, prior_gy, layer, material
         Of ``prior``: rectangle, um, dose, Gy, and whose it is (empty layer: every layer with that material).
+    drift_x_um, drift_y_um, position_sigma_um
+        Drift with which the sample coordinate was worked out from the stage reading, and the coordinate's standard
+        uncertainty, um; None: not known. The next run goes on from there.
     """
 
     kind: Kind
@@ -84,6 +87,9 @@ class Entry:
     prior_gy: float | None = None
     layer: str | None = None
     material: str | None = None
+    drift_x_um: float | None = None
+    drift_y_um: float | None = None
+    position_sigma_um: float | None = None
 
 
 ENTRY_COLUMNS = tuple(field.name for field in fields(Entry))

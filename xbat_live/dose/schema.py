@@ -12,9 +12,11 @@ from xbat_live.dose.records import COLUMNS, KINDS, LedgerCorrupt, LedgerError, L
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _APPLICATION_ID = 0x58424154  # "XBAT": tells a ledger from any other SQLite file
 _COLUMNS_V1 = COLUMNS[: COLUMNS.index("model_id") + 1]
+_POSITION = ("drift_x_um", "drift_y_um", "position_sigma_um")
+_COLUMNS_OF = {1: _COLUMNS_V1, 2: tuple(name for name in COLUMNS if name not in _POSITION)}
 CHECK_ALL_BELOW_BYTES = 32 * 2**20
 """Up to this size every page is checked on opening; beyond it that takes seconds and is left to `Ledger.verify`."""
 
@@ -29,7 +31,8 @@ def _records_table(name: str) -> str:
     x_um REAL, y_um REAL, energy_ev REAL, open_time_s REAL, flux_ph_s REAL, on_sample INTEGER,
     gy_cm2 REAL, profile_id TEXT REFERENCES definitions (id), model_id TEXT REFERENCES definitions (id),
     counter_s REAL, degraded TEXT, spot INTEGER, also_gy_cm2 TEXT,
-    size_x_um REAL, size_y_um REAL, prior_gy REAL, layer TEXT, material TEXT
+    size_x_um REAL, size_y_um REAL, prior_gy REAL, layer TEXT, material TEXT,
+    drift_x_um REAL, drift_y_um REAL, position_sigma_um REAL
 )"""
 
 
@@ -59,17 +62,23 @@ _CREATE = (
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
-_MIGRATE_1_TO_2 = (
-    # SQLite cannot widen a CHECK constraint, so the table is copied.
-    _records_table("records_2"),
-    f"INSERT INTO records_2 ({', '.join(_COLUMNS_V1)}) SELECT {', '.join(_COLUMNS_V1)} FROM records ORDER BY seq",
-    "DROP TABLE records",
-    "ALTER TABLE records_2 RENAME TO records",
-    _ONE_END,
-    *_append_only("records"),
-    _SNAPSHOTS,
-    "PRAGMA user_version = 2",
-)
+_MIGRATE_FROM = {
+    1: (
+        # SQLite cannot widen a CHECK constraint, so the table is copied.
+        _records_table("records_new"),
+        f"INSERT INTO records_new ({', '.join(_COLUMNS_V1)}) SELECT {', '.join(_COLUMNS_V1)} FROM records ORDER BY seq",
+        "DROP TABLE records",
+        "ALTER TABLE records_new RENAME TO records",
+        _ONE_END,
+        *_append_only("records"),
+        _SNAPSHOTS,
+        f"PRAGMA user_version = {SCHEMA_VERSION}",
+    ),
+    2: (
+        *(f"ALTER TABLE records ADD COLUMN {name} REAL" for name in _POSITION),
+        f"PRAGMA user_version = {SCHEMA_VERSION}",
+    ),
+}
 
 
 def select(version: int, columns: tuple[str, ...]) -> str:
@@ -82,7 +91,7 @@ def select(version: int, columns: tuple[str, ...]) -> str:
     """
     if unknown := set(columns) - set(COLUMNS):
         raise ValueError(f"the ledger has no column {', '.join(sorted(unknown))}")
-    present = COLUMNS if version >= SCHEMA_VERSION else _COLUMNS_V1
+    present = _COLUMNS_OF.get(version, COLUMNS)
     return f"SELECT {', '.join(name if name in present else f'NULL AS {name}' for name in columns)} FROM records"
 
 
@@ -151,7 +160,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> 
     elif version < SCHEMA_VERSION:
         check_pages(connection, path)
         _keep_copy(connection, path.with_name(f"{path.name}.v{version}.bak"))
-        _run(connection, _MIGRATE_1_TO_2)
+        _run(connection, _MIGRATE_FROM[version])
         logger.warning(
             "%s: brought from schema %d to %d; the old file is kept beside it", path, version, SCHEMA_VERSION
         )

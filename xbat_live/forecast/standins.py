@@ -315,6 +315,7 @@ class Judge:
     """
 
     drift_um = (0.0, 0.0)
+    begun_drift_um = (0.0, 0.0)
     feedback_ok = True
 
     def __init__(self, *, reject: float = 0.0, seed: int = 1, judging: Callable[[], None] = lambda: None) -> None:

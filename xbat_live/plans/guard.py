@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bluesky.utils import MsgGenerator
@@ -16,6 +16,7 @@ from xbat_live.devices import DoseRecord, ShutterHeld, TxmBeamline
 from xbat_live.dose import DoseAccount, DoseRefused, ExposureRequest, Reservation, Settlement
 from xbat_live.dose.flux_history import PLAUSIBLE, FluxCalibration
 from xbat_live.dose.openings import count_open_time
+from xbat_live.dose.position import SamplePosition
 from xbat_live.plans._blocking import call_in
 from xbat_live.plans.bulletin import Bulletin, DoseWarning
 from xbat_live.plans.messages import put, read
@@ -44,8 +45,8 @@ class DoseGuard:
         reserved cannot be exceeded even when this process dies, s.
     outline_um
         Size (x, y) of the sample, centred on sample coordinate (0, 0), um.
-    drift_um
-        Returns the registered drift (x, y), um.
+    position
+        Returns where the sample is: the registered drift and its uncertainty.
     flux_headroom
         Factor on the flux at reservation for what it may rise by during the exposure (top-up).
     beamline
@@ -75,7 +76,7 @@ class DoseGuard:
     calibration: FluxCalibration
     open_time_margin_s: float = 0.25
     outline_um: tuple[float, float] = (200.0, 200.0)
-    drift_um: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
+    position: Callable[[], SamplePosition] = SamplePosition
     flux_headroom: float = 1.02
     run_uid: str = ""
     executor: ThreadPoolExecutor = field(
@@ -100,6 +101,11 @@ class DoseGuard:
     def __post_init__(self) -> None:
         self.policies()
         self._bulletin = Bulletin(self.account, self.signals)
+
+    def drift_um(self) -> tuple[float, float]:
+        """Return the drift (x, y) of the sample now, um."""
+        position = self.position()
+        return position.drift_x_um, position.drift_y_um
 
     # -- questions ------------------------------------------------------------------------------------------------------------------
 
@@ -138,6 +144,7 @@ class DoseGuard:
             "lead_time_s": self.lead_time_s,
             "flux_headroom": self.flux_headroom,
             "flux_monitored": self.monitor is not None,
+            "position": asdict(self.position()),
             "timed_opening": self.beamline is not None and self.is_timed(self.beamline),
         }
 
@@ -240,7 +247,7 @@ class DoseGuard:
         DoseRefused
             When a limit would be exceeded. The shutter has not moved.
         """
-        counter_s = float((yield from read(beamline.shutter.open_time_s)))
+        counter_s, position = float((yield from read(beamline.shutter.open_time_s))), self.position()
         if self._counted_s is None:
             yield from call_in(self.executor, take_over, self.account, request, counter_s)
         elif counter_s > self._counted_s + _NOISE_S:
@@ -248,12 +255,16 @@ class DoseGuard:
             last = self._last_on_sample
             yield from call_in(self.executor, count_open_time, self.account, request, stray_s, counter_s, last=last)
         self._counted_s = counter_s
-        reservation: Reservation = yield from call_in(self.executor, self.account.reserve, request, counter_s=counter_s)
+        reservation: Reservation = yield from call_in(self.executor, self._reserve, request, counter_s, position)
         if request.on_sample:
             self._last_on_sample = request
         if self.signals is not None or reservation.warnings:
             self.executor.submit(self._bulletin.refresh, reservation)  # not waited for: the exposure goes on
         return reservation
+
+    def _reserve(self, request: ExposureRequest, counter_s: float, position: SamplePosition) -> Reservation:
+        self.account.locate(position)
+        return self.account.reserve(request, counter_s=counter_s)
 
     def settle(
         self, beamline: TxmBeamline, reservation: Reservation, *, since_s: float | None = None, opened: bool = False

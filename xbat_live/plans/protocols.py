@@ -45,6 +45,10 @@ class LiveAnalysis(Protocol):
         """Registered drift (x, y) of the sample against the stage, um: the sample sits at stage position minus drift."""
 
     @property
+    def begun_drift_um(self) -> tuple[float, float]:
+        """Drift (x, y) that the last run left, um, until the first frame of this one is judged: what the stage begins with."""
+
+    @property
     def feedback_ok(self) -> bool:
         """False once stage corrections were seen to move the image the wrong way."""
 

@@ -122,7 +122,9 @@ class Series:
         """Return the series that a plan's arguments (see `bound_arguments`) ask for; those of other things are left alone."""
         names = {item.name for item in fields(cls)}
         chosen = {name: value for name, value in arguments.items() if name in names}
-        chosen["drift"] = chosen.get("drift") or DriftPolicy()
+        policy = chosen["drift"] = chosen.get("drift") or DriftPolicy()
+        if policy.enabled:
+            chosen["applied_drift_um"] = analysis.begun_drift_um
         return cls(beamline, guard, analysis, choose_spot, readables=(beamline.potentiostat,), **chosen)
 
     def remedies(self, *, moving: bool = True) -> Remedies:

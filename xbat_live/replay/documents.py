@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xbat_live.callbacks import FrameAddress
 from xbat_live.config import ExperimentConfig
+from xbat_live.dose.position import begun_position
 from xbat_live.dose_setup import make_account
 from xbat_live.forecast.loading import load_plans
 from xbat_live.forecast.standins import FINISHED, Axis, InlineExecutor, Record, StandIn, VirtualClock
@@ -68,7 +69,8 @@ def replay_documents(
             ledger_at_start(recording, wall=director.wall_s, monotonic=director.account_s)
         )
         reader = MovingReader()
-        analysis = make_analysis(config, reader=reader)
+        begun = begun_position(recording.start.get("dose", {}))
+        analysis = make_analysis(config, begun, reader=reader)
         stack.callback(analysis.close)
         walk.begin(director, _Judge(director, analysis, walk, progress, reader, partial(content_shift_px, config)))
         director.transmission = lambda: float(walk.beamline.attenuator.value)
@@ -77,7 +79,7 @@ def replay_documents(
             modules.plans.FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na),
             open_time_margin_s=config.dose.open_time_margin_s,
             outline_um=config.sample.size_um,
-            drift_um=lambda: analysis.drift_um,
+            position=lambda: analysis.position,
             executor=InlineExecutor(),
             run_uid=f"replay-{recording.uid[:8]}",
             beamline=walk.beamline,

@@ -20,6 +20,7 @@ from bluesky.utils import Msg, MsgGenerator, short_uid
 
 from xbat_live.callbacks import DoseBackstop, FrameAnalysis
 from xbat_live.config import ExperimentConfig
+from xbat_live.dose.position import begun_position
 from xbat_live.dose_setup import make_account
 from xbat_live.engine import make_run_engine
 from xbat_live.forecast.loading import load_plans
@@ -84,14 +85,14 @@ def replay_on_iocs(
         ledger, notes = stack.enter_context(
             ledger_at_start(recording, wall=director.wall_s, monotonic=director.account_s)
         )
-        analysis = make_analysis(config)
+        analysis = make_analysis(config, begun_position(recording.start.get("dose", {})))
         stack.callback(analysis.close)
         guard = DoseGuard(
             make_account(config, ledger),
             FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na),
             open_time_margin_s=config.dose.open_time_margin_s,
             outline_um=config.sample.size_um,
-            drift_um=lambda: analysis.drift_um,
+            position=lambda: analysis.position,
             beamline=beamline,
             monitor=director,
             policy=config.dose.policy,

@@ -24,7 +24,7 @@ STEP_S = 0.05
 
 @dataclass(frozen=True)
 class Place:
-    """What is in the beam: sample coordinate, um (the drift of a process that is gone is not known: 0), and energy, eV."""
+    """What is in the beam: stage reading, um, and energy, eV."""
 
     x_um: float
     y_um: float
@@ -245,18 +245,21 @@ class Bookkeeper:
         )
 
     def _request(self, account: DoseAccount, place: Place | None, flux_ph_s: float) -> ExposureRequest:
-        """Return an exposure here, of `STEP_S`."""
-        if place is None:
-            last = account.last_on_sample
-            place = Place(0.0, 0.0, self._energy_ev) if last is None else Place(last.x_um, last.y_um, last.energy_ev)
+        """Return an exposure here, of `STEP_S`, with the sample where the last run left it."""
+        position, last = account.position, account.last_on_sample
+        if place is not None:
+            x_um, y_um = place.x_um - position.drift_x_um, place.y_um - position.drift_y_um
+            energy_ev = place.energy_ev
+        elif last is not None:
+            x_um, y_um, energy_ev = last.x_um, last.y_um, last.energy_ev
+        else:
+            x_um, y_um, energy_ev = 0.0, 0.0, self._energy_ev
         reach = account.beam.footprint_um
         on_sample = all(
             abs(centre) <= (size + width) / 2
-            for centre, size, width in zip((place.x_um, place.y_um), self._outline_um, reach, strict=True)
+            for centre, size, width in zip((x_um, y_um), self._outline_um, reach, strict=True)
         )
-        return ExposureRequest(
-            place.x_um, place.y_um, place.energy_ev, STEP_S, flux_ph_s, label="watched", on_sample=on_sample
-        )
+        return ExposureRequest(x_um, y_um, energy_ev, STEP_S, flux_ph_s, label="watched", on_sample=on_sample)
 
     @staticmethod
     def _places(account: DoseAccount, request: ExposureRequest, *, watched: bool) -> list[ExposureRequest]:

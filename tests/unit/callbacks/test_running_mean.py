@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xbat_live.callbacks.analysis import RunningMean, same_light
+from xbat_live.callbacks.running_mean import RunningMean, same_light
 
 
 def constant(value):

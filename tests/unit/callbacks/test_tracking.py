@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from xbat_live.callbacks import DriftTracker, FeedbackCheck
+from xbat_live.callbacks import DriftTracker, FeedbackCheck, Recognised
+from xbat_live.dose import CarriedPosition, SamplePosition
 from xbat_live.imaging import DriftModel
 
 PIXEL_UM = 0.05
@@ -109,3 +110,35 @@ def test_no_judgement_before_the_moves_outweigh_the_jitter():
     check = FeedbackCheck()
     check.update(np.array([0.1, 0.0]), np.array([0.1, 0.0]))
     assert check.ok
+
+
+def carried(x_um, y_um, sigma_um=0.1):
+    return CarriedPosition(SamplePosition(x_um, y_um, sigma_um), age_s=0.0)
+
+
+def test_the_first_frame_of_a_run_is_where_the_last_run_left_the_sample():
+    tracker = DriftTracker(PIXEL_UM, carried=carried(4.0, -3.0), carried_at_s=0.0)
+    assert tracker.position(0.0) == SamplePosition(4.0, -3.0, 0.1)
+    place = tracker.update("0/A", 0.0, verdict((0.0, 0.0)), np.array([10.0, 20.0]))
+    assert place.sample_yx_um == pytest.approx([13.0, 16.0], abs=0.01)
+    assert tracker.position(60.0).sigma_um == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_frame_that_is_recognised_is_where_it_says_whatever_was_expected():
+    tracker = DriftTracker(PIXEL_UM, carried=carried(0.0, 0.0, sigma_um=5.0), carried_at_s=0.0)
+    seen = Recognised(np.array([12.0, 19.0]), 0.02)
+    place = tracker.update("0/A", 0.0, verdict((0.0, 0.0)), np.array([10.0, 20.0]), recognised=seen)
+    assert place.sample_yx_um == pytest.approx([12.0, 19.0])
+    assert tracker.position(1.0) == SamplePosition(1.0, -2.0, 0.02)
+    later = tracker.update("1/A", 1.0, verdict((0.0, 0.0)), np.array([50.0, 20.0]))
+    assert later.sample_yx_um == pytest.approx([52.0, 19.0], abs=0.05), "the next spot takes it over"
+
+
+def test_a_drift_that_the_stage_contradicts_is_as_uncertain_as_it_is_large():
+    tracker = DriftTracker(PIXEL_UM)
+    for step in range(6):
+        stage = np.array([0.0, 2.0 * step])
+        tracker.update("0/A", 60.0 * step, verdict(tuple(stage / PIXEL_UM)), stage)  # moves with the stage: mirrored
+    assert not tracker.feedback.ok
+    assert tracker.position(400.0).sigma_um == pytest.approx(np.linalg.norm(tracker.drift_yx_um), abs=0.01)
+    assert np.linalg.norm(tracker.drift_yx_um) > 0.2

@@ -142,7 +142,7 @@ def truncated(path):
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (newer, LedgerTooNew, "schema version 99, this program knows 2; use a newer xbat_live"),
+        (newer, LedgerTooNew, "schema version 99, this program knows 3; use a newer xbat_live"),
         (garbage, LedgerCorrupt, "not a readable ledger"),
         (foreign, LedgerCorrupt, "is not a dose ledger"),
         (torn, LedgerCorrupt, "damaged|not a readable ledger"),
@@ -262,7 +262,7 @@ def test_verify_finds(path, statement, problem):
     with Ledger(path, read_only=True) as ledger:
         report = ledger.verify()
     if problem is None:
-        assert (report.ok, report.records, report.unsettled, report.schema_version) == (True, 5, (3, 5), 2)
+        assert (report.ok, report.records, report.unsettled, report.schema_version) == (True, 5, (3, 5), 3)
     else:
         assert re.search(problem, "\n".join(report.problems))
 

@@ -122,7 +122,7 @@ def test_reading_leaves_an_old_file_as_it_is(old, cell):
 def test_writing_brings_it_up_to_date_and_keeps_a_copy(old, cell, caplog):
     before = rows(old)
     with caplog.at_level(logging.WARNING), cell.account(old.parent) as dose:
-        assert "from schema 1 to 2" in caplog.text
+        assert "from schema 1 to 3" in caplog.text
         assert "another stack" not in caplog.text
         assert np.array_equal(dose.dose_map().dose_gy, as_it_was(cell))
         assert dose.summary()["records"] == {
@@ -136,7 +136,7 @@ def test_writing_brings_it_up_to_date_and_keeps_a_copy(old, cell, caplog):
     copy = old.with_name("cell.sqlite.v1.bak")
     assert rows(copy) == before
     with cell.account(old.parent, read_only=True) as dose:
-        assert dose.ledger.schema_version == 2
+        assert dose.ledger.schema_version == 3
         assert dose.ledger.verify().problems == ()
     with Ledger(copy, read_only=True) as ledger:
         assert ledger.schema_version == 1
@@ -160,9 +160,9 @@ def test_a_migration_that_fails_changes_nothing(old, cell, monkeypatch):
     from xbat_live.dose import schema
 
     before = rows(old)
-    broken = (*schema._MIGRATE_1_TO_2[:-1], "INSERT INTO nowhere VALUES (1)")
+    broken = (*schema._MIGRATE_FROM[1][:-1], "INSERT INTO nowhere VALUES (1)")
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "_MIGRATE_1_TO_2", broken)
+        patched.setitem(schema._MIGRATE_FROM, 1, broken)
         with pytest.raises(LedgerError, match="cannot be opened"), cell.account(old.parent):
             pass
     assert rows(old) == before
@@ -176,3 +176,28 @@ def test_an_old_ledger_serves_other_targets_as_well(old, cell):
         ratio = dose.dose_at(0, 0, electrolyte).peak_gy / dose.dose_at(0, 0).peak_gy
     factors = [cell.stack.dose_per_fluence(8562.0, "cathode", name) for name in ("electrolyte", "NMC622")]
     assert ratio == pytest.approx(factors[0] / factors[1])
+
+
+def test_a_file_of_schema_2_gains_the_position_and_keeps_its_snapshots(tmp_path, cell):
+    path = tmp_path / "cell.sqlite"
+    with cell.account(tmp_path, snapshot_every=2) as dose:
+        for x_um in (0.0, 40.0, 80.0):
+            number = dose.reserve(cell.frame(x_um, 0.0)).id
+            dose.settle(number, open_time_s=0.05, flux_ph_s=1e10)
+        before = dose.dose_map().dose_gy
+    connection = sqlite3.connect(path)
+    for column in ("drift_x_um", "drift_y_um", "position_sigma_um"):
+        connection.execute(f"ALTER TABLE records DROP COLUMN {column}")
+    connection.execute("PRAGMA user_version = 2")
+    connection.commit()
+    connection.close()
+    with Ledger(path, read_only=True) as ledger:
+        assert ledger.schema_version == 2
+        assert ledger.snapshots()
+        assert [record.entry.drift_x_um for record in ledger.records()] == [None] * 6
+    with cell.account(tmp_path) as dose:
+        assert dose.ledger.schema_version == 3
+        assert dose.ledger.snapshots()
+        assert np.array_equal(dose.dose_map().dose_gy, before)
+        assert dose.carried is None
+    assert path.with_name("cell.sqlite.v2.bak").exists()

@@ -204,6 +204,7 @@ class FakeAnalysis:
     script: list[FakeFrame] = field(default_factory=list)
     drift_um: tuple[float, float] = (0.0, 0.0)
     feedback_ok: bool = True
+    begun_drift_um: tuple[float, float] = (0.0, 0.0)
 
     def latest(self) -> Future[FakeFrame]:
         future: Future[FakeFrame] = Future()

@@ -32,6 +32,7 @@ class Camera:
     accepted: bool = True
     drift_um: tuple[float, float] = (0.0, 0.0)
     feedback_ok: bool = True
+    begun_drift_um: tuple[float, float] = (0.0, 0.0)
 
     def latest(self):
         stage = self.beamline.stage

@@ -7,7 +7,7 @@ import pytest
 from plan_driver import FakeAnalysis, FakeFrame, InjectedFailure, drive, fake_beamline
 
 from xbat_live.devices import OpenFor
-from xbat_live.dose import Beam, DoseAccount, DoseLimit, Ledger, presets
+from xbat_live.dose import Beam, DoseAccount, DoseLimit, Ledger, SamplePosition, presets
 from xbat_live.plans import (
     DoseGuard,
     ExposureFailed,
@@ -251,7 +251,7 @@ def test_wrong_way_feedback_ends_the_corrections(tmp_path, beamline):
 
 def test_dose_follows_the_sample_not_the_stage(tmp_path, beamline):
     with account(tmp_path) as dose:
-        guard = DoseGuard(dose, FLUX, drift_um=lambda: (0.0, 12.0))
+        guard = DoseGuard(dose, FLUX, position=lambda: SamplePosition(0.0, 12.0))
         drive(series(beamline, guard, spot_um=(0.0, 12.0), fields_um=((0.0, 0.0),)), beamline)
         assert dose.dose_at(0.0, 0.0).peak_gy > 0
         assert dose.dose_at(0.0, 0.0).peak_gy == pytest.approx(dose.dose_map().dose_gy.max())
