@@ -56,8 +56,8 @@ def test_the_second_run_books_where_the_sample_is_by_then(tmp_path):
     off_um = ledger - truth - (ledger - truth)[0]
     moved_um = np.linalg.norm(off_um[n_first])
     assert moved_um > 1.0, "the sample must have drifted between the runs for this test to mean anything"
-    assert np.abs(off_um[:n_first]).max() < 0.15
-    assert np.abs(off_um[n_first + 1 :]).max() < 0.15, "from its first frame on the second run knows"
+    assert np.abs(off_um[:n_first]).max() < 0.3, "it drifts by 0.2 um in the second between booking and exposure"
+    assert np.abs(off_um[n_first + 1 :]).max() < 0.3, "from its first frame on the second run knows"
     assert 0 < sigma_um[-1] < 0.05
 
 
