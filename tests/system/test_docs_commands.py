@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -22,6 +23,7 @@ STREAMS_PAGE, SIMULATOR_PAGE = DOCS / "reference" / "streams.md", DOCS / "refere
 EXECUTED = {
     DOCS / "how-to" / "read-results.md",
     DOCS / "how-to" / "guard-your-plan.md",
+    DOCS / "how-to" / "steer.md",
     DOCS / "how-to" / "dose-rate-map.md",  # by tests/unit/dose/test_dose_docs.py, with what they print
     DOCS / "explanation" / "dose-model.md",  # likewise
     DOCS / "how-to" / "analyse-motion.md",  # by tests/system/test_analyse_motion.py
@@ -330,7 +332,11 @@ def simulator(tmp_path_factory):
 @system
 @slow
 def test_guarding_a_plan_works_as_written(simulator, tmp_path):
+    """The how-to on guarding, and with its names the one on steering a plan of one's own."""
     (body,) = blocks(DOCS / "how-to" / "guard-your-plan.md", "python")
+    (steered,) = blocks(DOCS / "how-to" / "steer.md", "python")
+    names = "beamline, RE, plan = session.beamline, session.run_engine, bp.count([camera, guard.signals], 2)\n"
+    body += textwrap.indent(names + steered + "print(steering.phase)\n", "    ")
     (tmp_path / "my-cell.toml").write_text(
         '[sample]\nname = "guarded"\n[beam]\nflux = "1e10 ph/s"\n[dose]\nlimit = "1 MGy"\n'
         f"[camera]\nroi = [0, 0, 256, 256]\n[beamline.channel_access]\nport = {simulator.port}\n"
