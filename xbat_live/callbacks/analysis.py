@@ -352,7 +352,9 @@ class FrameAnalysis(CallbackBase):
         position = self.tracker.update(key, time_s, verdict, stage_yx_um, recognised=recognised)
         if verdict.accepted:
             self._keep(place, frame, energy_ev, position.sample_yx_um)
-        judged = AnalysedFrame(int(event["seq_num"]), verdict, position, float(data[self.keys.dose]), self.dose_limit_gy)
+        judged = AnalysedFrame(
+            int(event["seq_num"]), verdict, position, float(data[self.keys.dose]), self.dose_limit_gy
+        )
         self._hand_on(frame, key, energy_ev, judged, event)
         return judged
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 PRIMARY_DATASET = "/entry/data/data"
 
 
-class FrameNotFound(LookupError):
+class FrameNotFound(LookupError):  # noqa: N818
     """The frame of an Event could not be read; the message names file, dataset and index."""
 
 
@@ -47,7 +47,9 @@ class FrameLocator:
 
     def resource(self, doc: dict[str, Any]) -> None:
         """Remember a file."""
-        path = Path(doc["root"], str(doc["resource_path"]).lstrip("/")) if doc.get("root") else Path(doc["resource_path"])
+        path = (
+            Path(doc["root"], str(doc["resource_path"]).lstrip("/")) if doc.get("root") else Path(doc["resource_path"])
+        )
         self._resources[doc["uid"]] = (path, doc["resource_kwargs"].get("dataset", PRIMARY_DATASET))
 
     def datum(self, doc: dict[str, Any]) -> None:
@@ -64,7 +66,9 @@ class FrameLocator:
         """
         datum_id = event["data"].get(self.image_key)
         if datum_id not in self._datums:
-            raise FrameNotFound(f"event {event['seq_num']} refers to no known frame under {self.image_key!r} ({datum_id!r})")
+            raise FrameNotFound(
+                f"event {event['seq_num']} refers to no known frame under {self.image_key!r} ({datum_id!r})"
+            )
         resource_uid, index = self._datums.pop(datum_id)
         path, dataset = self._resources[resource_uid]
         return FrameAddress(path, dataset, index)

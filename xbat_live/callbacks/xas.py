@@ -17,15 +17,15 @@ import numpy as np
 from bluesky.callbacks import CallbackBase
 
 from xbat_live.callbacks.analysis import DARKS_AVERAGED
-from xbat_live.dose.position import SamplePosition
-from xbat_live.callbacks.running_mean import RunningMean
 from xbat_live.callbacks.frames import FrameLocator, FrameReader
+from xbat_live.callbacks.running_mean import RunningMean
 from xbat_live.callbacks.xas_curve import BINS, Knee, dose_curve, knee
 from xbat_live.callbacks.xas_frames import CubeCutShortError, follow_cube
 from xbat_live.callbacks.xas_products import XasProducts
 from xbat_live.callbacks.xas_state import CubeMaps, Float, Float32, XasSettings, XasState, within
 from xbat_live.devices import CubeEnd, CubeStart
 from xbat_live.dose import format_gy
+from xbat_live.dose.position import SamplePosition
 from xbat_live.spectra import FrameAbsorbance
 
 logger = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from xbat_live.plans.protocols import (
     NeedsBeam,
     SpotChooser,
 )
+from xbat_live.plans.scripted import ScanStep, scripted_series
 from xbat_live.plans.series import (
     DriftPolicy,
     LimitBelowOneFrame,
@@ -37,11 +38,9 @@ from xbat_live.plans.steering_wrapper import steering_wrapper
 from xbat_live.plans.strategies import graded_exposure, move_every_scan
 from xbat_live.plans.stubs import Target, expose, move_to_spot, take_darks, take_flats
 from xbat_live.plans.wrapper import dose_guard_wrapper
-from xbat_live.plans.scripted import ScanStep, scripted_series
 from xbat_live.plans.xanes import xanes_series
 
 __all__ = [
-    "ScanStep",
     "POLICIES",
     "AnalysedFrame",
     "CalibrationSummary",
@@ -63,6 +62,7 @@ __all__ = [
     "Phase",
     "ProtocolMismatchError",
     "ProtocolState",
+    "ScanStep",
     "Series",
     "SeriesSummary",
     "SpotChooser",
@@ -91,9 +91,9 @@ __all__ = [
     "optical_series",
     "relocate",
     "save_state",
+    "scripted_series",
     "steering_wrapper",
     "take_darks",
     "take_flats",
-    "scripted_series",
     "xanes_series",
 ]

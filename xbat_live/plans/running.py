@@ -44,7 +44,7 @@ class Clock:
     duration_s: float | None = None
 
 
-def run_series(
+def run_series(  # noqa: PLR0915 - the parts of one run share its clock
     series: Series,
     point: Callable[[int], MsgGenerator[None]],
     *,
@@ -84,7 +84,9 @@ def run_series(
                 return index, "time is up"
             yield from bps.checkpoint()
             yield from bps.sleep(elapsed_s - passed_s)
-            if (yield from paused_s()) - paused_before_s > paused:  # while it waited: the point begins when the run goes on
+            if (
+                yield from paused_s()
+            ) - paused_before_s > paused:  # while it waited: the point begins when the run goes on
                 elapsed_s = max(elapsed_s, time.monotonic() - start_s)
             series.records.point.fill(index=index, spot=series.spot, elapsed_s=elapsed_s)
             yield from cycle_cell(elapsed_s)

@@ -303,7 +303,9 @@ def measure_spot(
     while True:
         try:
             for index, (dx, dy) in enumerate(fields_um):
-                target = Target(chr(ord("A") + first_label + index), series.spot, series.spot_um[0] + dx, series.spot_um[1] + dy)
+                target = Target(
+                    chr(ord("A") + first_label + index), series.spot, series.spot_um[0] + dx, series.spot_um[1] + dy
+                )
                 yield from move_to_spot(series.beamline, target, drift_um=series.applied_drift_um)
                 remedies = series.remedies(moving=not fresh)
                 yield from measure_field(series, target, remedies=remedies, orders=ANYWHERE)

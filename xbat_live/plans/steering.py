@@ -98,7 +98,7 @@ class Steering:
     # -- the operator's side, any thread ---------------------------------------------------------------------------------------------
 
     @property
-    def phase(self) -> Phase:  # noqa: PLR0911 - one per phase
+    def phase(self) -> Phase:
         """Where the run is."""
         with self._lock:
             if self._ended:
@@ -225,13 +225,13 @@ class Steering:
     # -- the plan's side -------------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """The plan begins."""
+        """Note that the plan begins."""
         with self._lock:
             self._began, self._ended = True, False
             self._notify()
 
     def end(self) -> None:
-        """The plan is over."""
+        """Note that the plan is over."""
         with self._lock:
             self._ended = True
             self._release_beam()
@@ -253,14 +253,14 @@ class Steering:
         return self._stop or self._aborted
 
     def hold(self) -> None:
-        """The plan has come to its safe place: nothing is exposed until `leave_hold`."""
+        """Note that the plan has come to its safe place: nothing is exposed until `leave_hold`."""
         with self._lock:
             self._holding = True
             self._hold_beam()
             self._tell_phase()
 
     def leave_hold(self) -> None:
-        """The plan goes on."""
+        """Note that the plan goes on."""
         with self._lock:
             self._holding = False
             if not self._pause:
@@ -284,7 +284,7 @@ class Steering:
             return self._remarks[0] if self._remarks else None
 
     def wrote(self, remark: Remark) -> None:
-        """A remark was written."""
+        """Note that a remark was written."""
         with self._lock:
             if self._remarks and self._remarks[0] is remark:
                 self._remarks.popleft()

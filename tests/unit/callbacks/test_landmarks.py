@@ -20,9 +20,7 @@ def scope():
 def kept(folder, scope, *, at=(10.0, -4.0), energy_ev=EDGE_EV, matrix=UPRIGHT, sigma_um=0.05, shift=(0.0, 0.0)):
     first = Landmarks(folder, PIXEL_UM, matrix)
     frame = scope.expose(shift)
-    first.keep(
-        "0-A", frame, scope.flat, scope.dark, energy_ev=energy_ev, sample_yx_um=np.array(at), sigma_um=sigma_um
-    )
+    first.keep("0-A", frame, scope.flat, scope.dark, energy_ev=energy_ev, sample_yx_um=np.array(at), sigma_um=sigma_um)
     return first
 
 
@@ -68,9 +66,12 @@ def test_it_is_recognised_although_it_has_changed(tmp_path, scope):
 def test_another_place_is_not_mistaken_for_it(tmp_path, scope, seed):
     kept(tmp_path, scope)
     other = Microscope(shape=SHAPE, seed=seed)
-    assert Landmarks(tmp_path, PIXEL_UM, UPRIGHT).recognise(
-        other.expose(), other.flat, other.dark, EDGE_EV, np.array([10.0, -4.0])
-    ) is None
+    assert (
+        Landmarks(tmp_path, PIXEL_UM, UPRIGHT).recognise(
+            other.expose(), other.flat, other.dark, EDGE_EV, np.array([10.0, -4.0])
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize(

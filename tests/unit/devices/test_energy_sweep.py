@@ -116,7 +116,10 @@ def test_a_cube_behind_an_incomplete_one_is_refused(frame_file):
     ("spoil", "told"),
     [
         (lambda file: file.pop("/entry/instrument/NDAttributes/MonoBragg"), "NDAttribute MonoBragg"),
-        (lambda file: file["/entry/instrument/NDAttributes/MonoBragg"].write_direct(np.full(9, 13.5)), "stayed at 13.5 deg"),
+        (
+            lambda file: file["/entry/instrument/NDAttributes/MonoBragg"].write_direct(np.full(9, 13.5)),
+            "stayed at 13.5 deg",
+        ),
     ],
     ids=["no encoder", "the encoder stands still"],
 )

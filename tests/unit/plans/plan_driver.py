@@ -28,7 +28,7 @@ from xbat_live.devices import (
 )
 
 
-class InjectedFailure(Exception):
+class InjectedFailure(Exception):  # noqa: N818 - it stands for any failure
     """Stands for anything that can go wrong at a message."""
 
 

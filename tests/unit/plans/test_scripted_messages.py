@@ -1,9 +1,8 @@
 """The scripted series in its order: energies, exposures, flats with the sample out, frames on it."""
 
-import pytest
 from plan_driver import drive
 from test_operando_messages import account, guarded, names, series
-from test_operando_messages import beamline as beamline
+from test_operando_messages import beamline as beamline  # noqa: PLC0414 - a fixture
 
 from xbat_live.plans import ScanStep, scripted_series
 

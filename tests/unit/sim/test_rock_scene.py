@@ -87,7 +87,7 @@ def test_dose_above_the_threshold_holds_the_reaction_back_and_spreads_a_little()
         twin.soc_map()
         twin.expose(clock.now_s - 0.02, clock.now_s, ROI)
     twin.close_shutter(clock.now_s)
-    dose, y_um, x_um = twin.dose_map()
+    dose, _, _ = twin.dose_map()
     state = twin._local_state(exact=True)
     effect_gy = 1000.0 * dose
     untouched = state[effect_gy < 0.5 * 35e6]
