@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xbat_live.callbacks import FrameAddress
 from xbat_live.config import ExperimentConfig
+from xbat_live.dose import DoseRefused
 from xbat_live.dose.position import begun_position
 from xbat_live.dose_setup import make_account
 from xbat_live.forecast.loading import load_plans
@@ -100,7 +101,7 @@ def replay_documents(
             ended = str(getattr(summary, "outcome", "completed"))
         except RecordingOver as over:
             ended = str(over)
-        except (modules.plans.LimitBelowOneFrame, modules.plans.DoseRefused, modules.plans.NoFreshSpot) as refusal:
+        except (modules.plans.LimitBelowOneFrame, DoseRefused, modules.plans.NoFreshSpot) as refusal:
             ended = str(refusal)
         return Outcome(
             decisions=tuple(walk.made),
@@ -224,7 +225,8 @@ class _RecordedCamera(Camera):
         energy_ev = float(walk.beamline.mono.energy.value)
         served = walk.director.serve(walk.director.wanted(frame_type, walk.stage_um(), energy_ev))
         walk.frames[frame_type] = walk.frames.get(frame_type, 0) + 1
-        self.cam.detector_state.value = "Acquire"
+        # a camera that was done before the plan saw it expose, so that the shutter stayed closed, is so again
+        self.cam.detector_state.value = "Acquire" if served.exposure.open_time_s > 0 else "Idle"
         if served.exposure.stream != "primary":
             walk.judge.take_reference(served.exposure)
         else:

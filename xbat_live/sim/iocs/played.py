@@ -67,12 +67,16 @@ class PlayedCamera(Camera):
     _was_open = False
 
     async def _show_state(self, state: str, message: str) -> None:
-        if self.detector_state.value != state:
-            stamp_s = time.time()
-            await self.detector_state.write(state, timestamp=stamp_s)
-            await self.status_message.write(message)
-            if isinstance(self._shutter, PlayedShutter):
-                self._shutter.camera_stamp_s = stamp_s
+        exposure = _cued(self._source)
+        if state == "Acquire" and exposure is not None and exposure.open_time_s <= 0:
+            return  # done before a client saw it expose: the shutter stayed closed, and stays closed again
+        await super()._show_state(state, message)
+
+    async def _acquire(self) -> None:
+        await super()._acquire()
+        if isinstance(self._shutter, PlayedShutter):  # it is idle: its state changes no more
+            self._shutter.camera_stamp_s = float(self.detector_state.timestamp)
+            self._shutter.camera_ended.set()
 
     async def _deliver(self, start_s: float, end_s: float, frame_type: str, taken: int) -> None:
         await super()._deliver(start_s, end_s, frame_type, taken)
@@ -83,6 +87,7 @@ class PlayedCamera(Camera):
         if isinstance(self._shutter, PlayedShutter):  # before a client can know that the camera exposes
             self._shutter.done.clear()
             self._shutter.lost.clear()
+            self._shutter.camera_ended.clear()
             self._was_open = self._shutter.is_open
         return await super()._start_of_exposure(earliest_s)
 
@@ -106,6 +111,7 @@ class PlayedShutter(Shutter):
         super().__init__(prefix, twin=twin, worker=worker, **more)
         self.done = asyncio.Event()
         self.lost = asyncio.Event()
+        self.camera_ended = asyncio.Event()
         self.camera_stamp_s = 0.0
 
     async def _show_status(self) -> None:
@@ -127,7 +133,9 @@ class PlayedShutter(Shutter):
             return
         if exposure.missed_s > 0:
             await super()._open()
+            self._arm(0.0)  # the watchdog would not wait for what follows
             self.lost.set()  # the camera ends before the shutter closes
+            await asyncio.wait_for(self.camera_ended.wait(), _PATIENCE_S)
             await asyncio.sleep(_LATE_S)
             await self._close(time.monotonic())
         else:
