@@ -35,8 +35,8 @@ install: $(VENV)/.dev   ## make .venv and install the project with its tools
 demo: $(VENV)/.run   ## simulated beamline, Tiled and a dose-aware operando run (about two minutes)
 	$(BIN)/xbat demo --seconds $(SECONDS_RUN)
 
-test: install    ## all tests, in two processes (most of the time goes into waiting for simulated hardware)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: install    ## all tests, in four processes (most of the time goes into waiting for simulated hardware)
+	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 lint: install    ## style
 	$(BIN)/ruff check xbat_live tests benchmarks
