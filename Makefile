@@ -6,7 +6,7 @@ SECONDS_RUN ?= 60
 KILLS ?= 300
 TILED_KILLS ?= $(if $(filter command line environment,$(origin KILLS)),$(KILLS),50)
 
-.PHONY: help install demo test lint types layers check bench torture torture-archive clean
+.PHONY: help install demo test test-long lint types layers check bench torture torture-archive clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,8 +35,11 @@ install: $(VENV)/.dev   ## make .venv and install the project with its tools
 demo: $(VENV)/.run   ## simulated beamline, Tiled and a dose-aware operando run (about two minutes)
 	$(BIN)/xbat demo --seconds $(SECONDS_RUN)
 
-test: install    ## all tests, in four processes (most of the time goes into waiting for simulated hardware)
-	$(BIN)/python -m pytest -n 4 --dist loadfile
+test: install    ## all tests, in three processes (most of the time goes into waiting for simulated hardware)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long"
+
+test-long: install   ## what takes longest: replay, exchange, shared archives, energy sweeps against the IOCs
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 lint: install    ## style
 	$(BIN)/ruff check xbat_live tests benchmarks

@@ -17,7 +17,7 @@ from xbat_live.archive import ArchiveSettings, ArchiveWriter, TiledServer, open_
 from xbat_live.archive.search import Criteria, search_runs
 
 __all__ = ["camera", "client", "frames_directory"]
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 camera = serving.camera
 
 

@@ -28,7 +28,7 @@ from xbat_live.exchange.importing import import_run, read_incoming
 from xbat_live.exchange.record import record_of
 from xbat_live.recordings import read_all
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(300)]
 
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 NAMES = {"nexus": "run.nxs", "dxchange": "run.h5", "tiff": "run.ome.tif", "zarr": "run.zarr"}
@@ -64,6 +64,37 @@ def exported(run, folder):
 
 def numbers(run, stream):
     return run.frame_stack(stream)[:]
+
+
+def test_the_commands_of_the_how_to_pages(tiled_server, folder, monkeypatch):  # noqa: F811
+    """Every command of both pages in order, and their Python, against a served archive."""
+    place = folder / "docs"
+    (place / "beamtime").mkdir(parents=True)
+    (place / "archive").symlink_to(tiled_server.settings.directory)
+    for i in range(2):
+        write_xrm(place / "beamtime" / f"cell_08340.0_eV_{i + 1:03}.xrm", np.full((8, 10), 1000 + i, "u2"))
+    write_xrm(place / "beamtime" / "ref_08340.0_eV_001.xrm", np.full((8, 10), 4000, "u2"))
+    with h5py.File(place / "stack.h5", "w") as file:
+        file["measured/images"] = np.ones((2, 8, 10), "f4")
+    tifffile.imwrite(place / "flats.tif", np.full((2, 8, 10), 2, "f4"), photometric="minisblack")
+    (place / "scan-script.txt").write_text(scan_script([8320.0, 8345.0]))
+    (place / "my-cell.toml").write_text(TEMPLATE)
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("XBAT_ARCHIVE__URI", tiled_server.uri)
+    monkeypatch.setenv("XBAT_ARCHIVE__API_KEY", tiled_server.api_key)
+    take_in, hand_out = (commands(HOW_TO / f"{name}.md") for name in ("import", "export"))
+    first = [take_in[0], *hand_out, ["export", "last", "-o", "run.nxs"], *take_in[1:]]
+    for arguments in first:
+        if arguments[0] == "run":
+            continue  # by test_scan_script_run.py
+        done = CliRunner().invoke(app, arguments, env={"NO_COLOR": "1"})
+        assert done.exit_code == 0, f"xbat {arguments}: {done.output}"
+    for page in ("import", "export"):
+        for body in blocks(HOW_TO / f"{page}.md", "python"):
+            told: dict = {}
+            exec(compile(body, page, "exec"), told)
+            if "run" in told:
+                told["run"].catalog.context.close()
 
 
 # --- out and in again -----------------------------------------------------------------------------------------------------------------
@@ -285,37 +316,6 @@ def test_frames_that_the_server_may_not_read_are_not_imported(archive_client, fo
 
 
 # --- the how-to pages -----------------------------------------------------------------------------------------------------------------
-
-
-def test_the_commands_of_the_how_to_pages(tiled_server, folder, monkeypatch):  # noqa: F811
-    """Every command of both pages in order, and their Python, against a served archive."""
-    place = folder / "docs"
-    (place / "beamtime").mkdir(parents=True)
-    (place / "archive").symlink_to(tiled_server.settings.directory)
-    for i in range(2):
-        write_xrm(place / "beamtime" / f"cell_08340.0_eV_{i + 1:03}.xrm", np.full((8, 10), 1000 + i, "u2"))
-    write_xrm(place / "beamtime" / "ref_08340.0_eV_001.xrm", np.full((8, 10), 4000, "u2"))
-    with h5py.File(place / "stack.h5", "w") as file:
-        file["measured/images"] = np.ones((2, 8, 10), "f4")
-    tifffile.imwrite(place / "flats.tif", np.full((2, 8, 10), 2, "f4"), photometric="minisblack")
-    (place / "scan-script.txt").write_text(scan_script([8320.0, 8345.0]))
-    (place / "my-cell.toml").write_text(TEMPLATE)
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("XBAT_ARCHIVE__URI", tiled_server.uri)
-    monkeypatch.setenv("XBAT_ARCHIVE__API_KEY", tiled_server.api_key)
-    take_in, hand_out = (commands(HOW_TO / f"{name}.md") for name in ("import", "export"))
-    first = [take_in[0], *hand_out, ["export", "last", "-o", "run.nxs"], *take_in[1:]]
-    for arguments in first:
-        if arguments[0] == "run":
-            continue  # by test_scan_script_run.py
-        done = CliRunner().invoke(app, arguments, env={"NO_COLOR": "1"})
-        assert done.exit_code == 0, f"xbat {arguments}: {done.output}"
-    for page in ("import", "export"):
-        for body in blocks(HOW_TO / f"{page}.md", "python"):
-            told: dict = {}
-            exec(compile(body, page, "exec"), told)
-            if "run" in told:
-                told["run"].catalog.context.close()
 
 
 def test_a_place_that_is_taken_or_wrong_ends_with_its_exit_code(tiled_server, exported, tmp_path, monkeypatch):  # noqa: F811

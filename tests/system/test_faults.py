@@ -212,7 +212,7 @@ def test_tiled_killed_in_a_run(own):
     assert process.returncode == 0, errors
     result = json.loads(output)
     assert result["exit_status"] == "success"
-    backup = "\n".join(path.read_text() for path in (own.folder / "archive" / "backup").rglob("*") if path.is_file())
+    backup = "\n".join(path.read_text() for path in (own.folder / "archive" / "backup").rglob("*.jsonl"))
     assert result["uid"] in backup
     assert '"stop"' in backup
 

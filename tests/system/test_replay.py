@@ -20,7 +20,7 @@ from xbat_live.archive import TiledServer, connect
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how-to" / "replay.md"
 SSRL = Path("/work/shared/data/txm-ssrl-6-2c")
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(400)]
 
 
 def replayed(*arguments, cwd=None, timeout_s=240):

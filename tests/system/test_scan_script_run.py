@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from xbat_live.cli.main import app
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(180)]
 
 
 def test_a_short_script_runs_against_the_iocs(tmp_path):

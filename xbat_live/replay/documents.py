@@ -309,6 +309,10 @@ class _Judge:
         return self._analysis.drift_um
 
     @property
+    def begun_drift_um(self) -> tuple[float, float]:
+        return self._analysis.begun_drift_um
+
+    @property
     def feedback_ok(self) -> bool:
         return self._analysis.feedback_ok
 
