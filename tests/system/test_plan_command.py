@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults_support import experiment
@@ -109,15 +110,10 @@ def test_the_page_says_what_the_program_says(tmp_path):
 
 
 @pytest.mark.system
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_run_does_what_was_forecast(tmp_path):
     """No vibration and real time, so that no frame is rejected; relocations come at the same frames, doses agree in 3 %."""
-    with experiment(tmp_path, vibration_probability=0.0, time_scale=1.0) as bench:
-        file = bench.write(limit="100 kGy", n_points=24)
-        found = json.loads(plan(str(file), "--json").stdout)
-        done = bench.run(timeout_s=200)
-        assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    file, found, result = undisturbed_run(tmp_path)
     assert result["verdicts"] == {"accepted": found["frames"]}
     assert (result["frames"], result["flats"]) == (found["frames"], found["flats"])
     assert result["relocations"] == found["relocations"] > 0
@@ -130,6 +126,26 @@ def test_a_run_does_what_was_forecast(tmp_path):
     assert limit["hit"]["frame"] == refused_at
     assert max(peaks) == pytest.approx(found["materials"][0]["spot_gy"], rel=0.03)
     assert max(peaks) * 1.1 <= 100e3
+
+
+def undisturbed_run(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Forecast and run on a fresh sample; return experiment file, forecast and result.
+
+    On a machine that is busy with other tests an exposure can lose light. It is then retaken, which costs dose that no forecast
+    foresees: such a run is no comparison and is made again, twice at most. Any other verdict is left to the test.
+    """
+    for attempt in range(3):
+        place = folder / f"run{attempt}"
+        place.mkdir()
+        with experiment(place, vibration_probability=0.0, time_scale=1.0) as bench:
+            file = bench.write(limit="100 kGy", n_points=24)
+            found = json.loads(plan(str(file), "--json").stdout)
+            done = bench.run(timeout_s=200)
+            assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        if "underexposed" not in result["verdicts"]:
+            break
+    return file, found, result
 
 
 def first_refusal(ledger: Ledger) -> int:
