@@ -198,15 +198,15 @@ def test_damaged_journal_keeps_nobody_out_and_costs_nothing(client, frames_direc
     (tmp_path / "0-damaged.jsonl").write_text(
         '{"name": "start", "doc": {"uid": "0"}}\nrubbish\n{"name": "stop", "doc": {}}\n'
     )
-    (tmp_path / "1-empty.jsonl").touch()
+    (tmp_path / "0-empty.jsonl").touch()
     results = repair(client, tmp_path)
     assert [(result.action, result.uid) for result in results] == [
         ("failed", "0-damaged"),
-        ("failed", "1-empty"),
+        ("failed", "0-empty"),
         ("inserted", uid),
     ]
     assert "line 2 is no document" in results[0].message
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-damaged.jsonl", "1-empty.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-damaged.jsonl", "0-empty.jsonl"]
 
 
 @pytest.mark.parametrize(

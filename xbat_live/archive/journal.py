@@ -38,7 +38,7 @@ class Journal:
         self.path = directory / f"{uid}{SUFFIX}"
         self.recorded = 0
         self.complete = False
-        self._descriptor = lock_file(self.path, create=True)
+        self._descriptor = lock_file(self.path) if self.path.exists() else _make_locked(self.path)
 
     def append(self, name: str, doc: dict[str, Any]) -> None:
         """Write a document; a stop document is also forced to the disk.
@@ -69,6 +69,18 @@ class Journal:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _make_locked(path: Path) -> int:
+    """Make a file that is locked before it can be seen: a repair that looks in between would take it for left behind."""
+    unseen = path.with_name(f".{path.name}.new")
+    descriptor = lock_file(unseen, create=True)
+    try:
+        unseen.rename(path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def lock_file(path: Path, *, create: bool = False) -> int:

@@ -1,5 +1,6 @@
 """Journals: what was appended is read back, whatever crashed meanwhile."""
 
+import fcntl
 import json
 import os
 
@@ -140,3 +141,28 @@ def test_documents_find_their_run():
     routing = RunRouting()
     for name, doc, run, reason in DOCUMENTS:
         assert routing.run_uid(name, doc) == run, reason
+
+
+def test_a_new_journal_is_never_seen_unlocked(tmp_path, monkeypatch):
+    """A repair that looks at any moment while it is made finds none, or one that is busy; else it would take the run's documents."""
+    found = []
+
+    def look(*_):
+        for path in tmp_path.glob("*.jsonl"):
+            with pytest.raises(JournalBusyError):
+                lock_file(path)
+            found.append(path.name)
+
+    flock = fcntl.flock
+
+    def flock_watched(*arguments):
+        look()
+        flock(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("xbat_live.archive.journal.fcntl.flock", flock_watched)
+        journal = Journal(tmp_path, "run")
+    assert found == []
+    look()
+    assert found == ["run.jsonl"]
+    journal.release()
