@@ -168,6 +168,7 @@ def open_session(
             account,
             calibration,
             open_time_margin_s=config.dose.open_time_margin_s,
+            lead_time_s=config.dose.lead_time_s,
             outline_um=config.sample.size_um,
             position=lambda: analysis.position,
             beamline=beamline,

@@ -17,6 +17,8 @@ from xbat_live.sim.environment import channel_access_environment, free_port
 from xbat_live.sim.server import SimulatorProcess
 from xbat_live.sim.settings import TwinSettings
 
+# Several simulators and tests share two cores: with the default of 60 ms an exposure now and then loses light and is taken again.
+LEAD_TIME = "200 ms"
 EXPERIMENT = """
 [sample]
 name = "fault-cell"
@@ -27,6 +29,7 @@ exposure = "{exposure}"
 roi = [185, 173, 654, 678]
 [dose]
 limit = "{limit}"
+lead_time = "{lead_time}"
 [plan]
 n_points = {n_points}
 period = "0.2 s"
@@ -52,9 +55,14 @@ class Experiment:
     def file(self) -> Path:
         return self.folder / "exp.toml"
 
-    def write(self, *, exposure="48 ms", limit="100 MGy", n_points=1000, archive=False, more="") -> Path:
+    def write(self, *, exposure="48 ms", limit="100 MGy", n_points=1000, archive=False, more="", lead_time=LEAD_TIME) -> Path:
         text = EXPERIMENT.format(
-            exposure=exposure, limit=limit, n_points=n_points, port=self.simulator.port, archive=str(archive).lower()
+            exposure=exposure,
+            limit=limit,
+            lead_time=lead_time,
+            n_points=n_points,
+            port=self.simulator.port,
+            archive=str(archive).lower(),
         )
         self.file.write_text(text + more)
         return self.file

@@ -30,6 +30,7 @@ name = "graphite"
 flux = "1e10 ph/s"
 [dose]
 limit = "1 MGy"
+lead_time = "200 ms"
 [optical]
 pixel_size = "0.56 um"
 exposure = "20 ms"

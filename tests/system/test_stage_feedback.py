@@ -150,7 +150,7 @@ def test_a_mirrored_camera_is_stopped_then_calibrated_then_holds(tmp_path):
         assert decision["orientation"] == "mirrored in x"
         assert np.array(decision["fitted"]) == pytest.approx(np.diag([-1.0, 1.0]), abs=0.1)
         # 11 moves; on a loaded machine an exposure may lack light, which is seen and taken again
-        assert calibrated.told["frames"] == decision["frames"] >= 11
+        assert calibrated.told["frames"] >= decision["frames"] >= 11
         assert calibrated.told["ledger_gy"] > wrong.told["ledger_gy"]
         line = calibrated.told["outcome"].partition("[camera] ")[2]
 

@@ -11,6 +11,7 @@ from xbat_live.units import CRateQuantity, Quantity
 
 Seconds = Annotated[float, Quantity("s", minimum=0)]
 PositiveSeconds = Annotated[float, Quantity("s", minimum=1e-4)]
+LeadTime = Annotated[float, Quantity("s", minimum=0, maximum=0.5)]
 Exposure = Annotated[float, Quantity("s", minimum=1e-4, maximum=600)]
 Micrometres = Annotated[float, Quantity("um")]
 PositiveMicrometres = Annotated[float, Quantity("um", minimum=1e-6)]
@@ -187,6 +188,10 @@ class DoseSection(_Section):
     """Distance kept between the footprint of a new spot and dosed sample."""
     open_time_margin_s: Seconds = Field(0.25, alias="open_time_margin")
     """Shutter-open time reserved beyond the exposure; the shutter's own watchdog enforces the sum."""
+    lead_time_s: LeadTime = Field(0.06, alias="lead_time")
+    """With a shutter that keeps the time of an opening itself, the camera integrates longer than the exposure by this, and the opening
+    lies inside. It covers Channel Access, the blades, and what the detector needs from ``Acquire`` to really integrating; without
+    beam it costs time and dark current, no dose. It grows by itself (up to 500 ms) when a frame lost light because it was too short."""
     grid_um: PositiveMicrometres | None = Field(None, alias="grid")
     """Pixel of the dose map; left out: 1 um, or a fiftieth of a beam that is wider than 50 um."""
     ledger_directory: Path = Path("ledger")

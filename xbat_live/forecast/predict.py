@@ -120,6 +120,7 @@ class _Prediction:
             self.patient,
             self.modules.plans.FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na),
             open_time_margin_s=config.dose.open_time_margin_s,
+            lead_time_s=config.dose.lead_time_s,
             outline_um=config.sample.size_um,
             executor=InlineExecutor(),
             run_uid="forecast",

@@ -79,6 +79,7 @@ def replay_documents(
             make_account(config, ledger),
             modules.plans.FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na),
             open_time_margin_s=config.dose.open_time_margin_s,
+            lead_time_s=config.dose.lead_time_s,
             outline_um=config.sample.size_um,
             position=lambda: analysis.position,
             executor=InlineExecutor(),

@@ -91,6 +91,7 @@ def replay_on_iocs(
             make_account(config, ledger),
             FluxCalibration(config.beam.flux_ph_s, config.beam.i0_reference_na),
             open_time_margin_s=config.dose.open_time_margin_s,
+            lead_time_s=config.dose.lead_time_s,
             outline_um=config.sample.size_um,
             position=lambda: analysis.position,
             beamline=beamline,

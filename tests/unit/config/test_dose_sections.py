@@ -113,6 +113,8 @@ def describe(folder, sections):
         ({"more": '[[dose.limits]]\npreset = "nmc_grafite"'}, ["nmc_grafite", "nmc_graphite_safe"]),
         ({"more": '[[dose.limits]]\nlimitt = "1 MGy"'}, ["dose.limits.0.limitt", "did you mean 'limit'"]),
         ({"dose": 'policy = "pray"'}, ["dose.policy", "pray"]),
+        ({"dose": 'lead_time = "60 s"'}, ["dose.lead_time", "60", "0.5"]),  # meant ms
+        ({"dose": "lead_time = 0.06"}, ["dose.lead_time", "no unit"]),
         (
             {"sample": OWN_CELL.replace("1.42 g/cm**3", "1420 g/cm**3")},
             ["sample.layers.0.parts.0.density", "above the largest"],
