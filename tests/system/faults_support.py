@@ -55,7 +55,9 @@ class Experiment:
     def file(self) -> Path:
         return self.folder / "exp.toml"
 
-    def write(self, *, exposure="48 ms", limit="100 MGy", n_points=1000, archive=False, more="", lead_time=LEAD_TIME) -> Path:
+    def write(
+        self, *, exposure="48 ms", limit="100 MGy", n_points=1000, archive=False, more="", lead_time=LEAD_TIME
+    ) -> Path:
         text = EXPERIMENT.format(
             exposure=exposure,
             limit=limit,

@@ -132,7 +132,10 @@ def test_figures_and_numbers_are_in_the_folder(analysed):
         (["last"], ["motion.json", "exists", "--force"]),
         (["last", "--out", "new", "--pairs", "1:900"], ["pair 1:900 is out of range", "accepted frames are 1 to"]),
         (["last", "--out", "new", "--pairs", "3-13"], ["'3-13' is no pair", "3:13,13:35"]),
-        (["last", "--out", "new", "--field", "Q"], ["no accepted frames of field Q", "There are field", "field A, spot 0"]),
+        (
+            ["last", "--out", "new", "--field", "Q"],
+            ["no accepted frames of field Q", "There are field", "field A, spot 0"],
+        ),
         (["deadbeef"], ["no single run 'deadbeef'"]),
     ],
 )
