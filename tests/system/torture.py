@@ -78,7 +78,7 @@ class Torture:
         names = ("SH:Status", "SH:OpenCount_RBV", "TRUTH:Flush")
         self.status, self.openings, self.flush = (epics.PV(bench.simulator.prefix + name) for name in names)
         assert all(pv.wait_for_connection(10) for pv in (self.status, self.openings, self.flush))
-        bench.write(exposure="150 ms", limit=f"{LIMIT_GY} Gy", n_points=500)
+        bench.write(exposure="150 ms", limit=f"{LIMIT_GY} Gy", n_points=500, lead_time="60 ms")
         text = bench.file.read_text().replace('name = "fault-cell"', f'name = "fault-cell"\n{SAMPLE_SECTION}')
         self.text = text.replace(
             "[plan]", f'[plan]\nreference = ["-{SAMPLE_UM} um", "0 um"]\ncorrect_drift = false\nmax_retakes = 0'
