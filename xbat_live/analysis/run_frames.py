@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbat_live.archive.frame_table import frame_table
-from xbat_live.archive.references import References
+from xbat_live.archive.references import EXPOSURE_KEY, References, column
 from xbat_live.archive.settings import ArchiveError
-from xbat_live.imaging import optical_density
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,8 +64,8 @@ class FieldFrames:
         Which they are.
     seq_num
         ``seq_num`` of each frame's Event in ``primary``, shape (n,).
-    time_s
-        Unix time of each Event, shape (n,), s.
+    time_s, exposure_s
+        Unix time of each Event and exposure of its frame, shape (n,), s; NaN where the run does not tell the exposure.
     stage_yx_um
         Stage reading, shape (n, 2), um.
     shift_yx_px, sigma_yx_px
@@ -84,6 +83,7 @@ class FieldFrames:
     key: FieldKey
     seq_num: NDArray[np.int64]
     time_s: Float
+    exposure_s: Float
     stage_yx_um: Float
     shift_yx_px: Float | None
     sigma_yx_px: Float | None
@@ -115,13 +115,14 @@ class FieldFrames:
     def optical_density(self, number: int) -> Image:
         """Return the optical density of frame `number` (from 1), shape (ny, nx), float32.
 
-        Corrected with the mean dark and the flats nearest in time; without flats the negative logarithm of the counts.
+        The same values as of ``run.frames(normalised=True)``; see `References.optical_density`.
         """
-        frame = self.frame(number)
-        shape = (frame.shape[0], frame.shape[1])
-        dark = self.references.dark(shape)
-        flat = self.references.flat(float(self.time_s[number - 1]), self.key.energy_ev)
-        return optical_density(frame, dark + 1 if flat is None else flat, dark)
+        return self.references.optical_density(
+            self.frame(number),
+            time_s=float(self.time_s[number - 1]),
+            energy_ev=self.key.energy_ev,
+            exposure_s=float(self.exposure_s[number - 1]),
+        )
 
 
 class RunFrames:
@@ -217,6 +218,7 @@ class RunFrames:
             key=key,
             seq_num=accepted["seq_num"].to_numpy(np.int64),
             time_s=accepted["time"].to_numpy(float),
+            exposure_s=accepted["exposure_s"].to_numpy(float),
             stage_yx_um=accepted[list(STAGE_KEYS)].to_numpy(float),
             shift_yx_px=shift,
             sigma_yx_px=sigma,
@@ -234,6 +236,7 @@ def _by_field(frames: pd.DataFrame) -> pd.DataFrame:
     table = frames[["seq_num", "time", "row", "accepted", "verdict", *STAGE_KEYS]].copy()
     table["field"] = frames["point_field"].astype(str) if "point_field" in frames else "A"
     table["spot"] = frames["point_spot"].astype(int) if "point_spot" in frames else 0
+    table["exposure_s"] = column(frames, EXPOSURE_KEY, np.nan)
     table["energy"] = frames[ENERGY_KEY].astype(float).round(1) if ENERGY_KEY in frames else 0.0
     if SHIFT_KEYS[0] in frames:
         for key in (*SHIFT_KEYS, *SIGMA_KEYS):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xbat_live.archive.frame_table import COLUMNS
 from xbat_live.archive.settings import ArchiveError
-from xbat_live.imaging import optical_density, warp
+from xbat_live.imaging import warp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +34,8 @@ class FrameSource:
         Row of the stack by frame, shape (n,).
     references
         Flats and darks: frames become optical densities. None: they stay counts.
-    time_s, energy_ev
-        Of each frame, shape (n,), for the choice of the flats.
+    time_s, energy_ev, exposure_s
+        Of each frame, shape (n,), for the choice of the flats and their scale; an exposure may be NaN.
     shift_yx_px
         Shift of the content of each frame in its pixels, shape (n, 2), which is undone; None: frames stay where they are.
     """
@@ -45,6 +45,7 @@ class FrameSource:
     references: References | None
     time_s: NDArray[np.float64]
     energy_ev: NDArray[np.float64]
+    exposure_s: NDArray[np.float64]
     shift_yx_px: NDArray[np.float64] | None
 
     @property
@@ -88,10 +89,12 @@ class FrameSource:
         raw = self.frames[int(self.rows[number])]
         image: Image = np.asarray(raw, np.float32)
         if self.references is not None:
-            shape = (raw.shape[0], raw.shape[1])
-            dark = self.references.dark(shape)
-            flat = self.references.flat(float(self.time_s[number]), float(self.energy_ev[number]))
-            image = optical_density(raw, dark + 1 if flat is None else flat, dark)
+            image = self.references.optical_density(
+                raw,
+                time_s=float(self.time_s[number]),
+                energy_ev=float(self.energy_ev[number]),
+                exposure_s=float(self.exposure_s[number]),
+            )
         if self.shift_yx_px is None:
             return image
         shift = self.shift_yx_px[number]

@@ -13,7 +13,7 @@ from xbat_live.archive.electrochemistry import electrochemistry
 from xbat_live.archive.frame_array import FrameSource, labelled, shifts_of
 from xbat_live.archive.frame_stack import Frames, local_frames
 from xbat_live.archive.frame_table import frame_table
-from xbat_live.archive.references import References
+from xbat_live.archive.references import EXPOSURE_KEY, References, column
 from xbat_live.archive.settings import ArchiveError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Run:
             (cubic spline); NaN where the content was outside the frame. A frame that could not be registered is all NaN.
         normalised
             Optical density ``log(flat - dark) - log(frame - dark)``, with the mean dark and the 8 flats nearest in time of
-            the same energy; without flats the negative logarithm of the counts.
+            the same energy, brought to the exposure of the frame; without flats the negative logarithm of the counts.
         key
             Data key; needed only when there are several with frames.
 
@@ -97,13 +97,13 @@ class Run:
         if accepted:
             table = table[table["accepted"]].reset_index(drop=True)
         binning = self._binning(stream)
-        energies = table["mono_energy"].to_numpy(float) if "mono_energy" in table else np.zeros(len(table))
         source = FrameSource(
             frames=stack,
             rows=table["row"].to_numpy(np.int64),
             references=References(self) if normalised else None,
             time_s=table["time"].to_numpy(float),
-            energy_ev=energies,
+            energy_ev=column(table, "mono_energy", 0.0),
+            exposure_s=column(table, EXPOSURE_KEY, np.nan),
             shift_yx_px=shifts_of(table, binning, stack.shape[1:], uid=self.uid) if aligned else None,
         )
         size_um = self.start.get("pixel_size_um")

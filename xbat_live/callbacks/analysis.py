@@ -339,9 +339,12 @@ class FrameAnalysis(CallbackBase):
         energy_ev = self._energy(data)
         key = f"{data[self.keys.spot]}/{data[self.keys.field]}/{energy_ev}"
         pipeline = self._pipeline(energy_ev, frame.shape)
-        if energy_ev > 0 and (exposure_s := float(data.get(self.keys.exposure, 0.0))) > 0:
+        exposure_s = float(data.get(self.keys.exposure, 0.0))
+        if energy_ev > 0 and exposure_s > 0:
             pipeline.set_conditions(energy_ev, exposure_s)
-        verdict = pipeline.process(frame, key, light_fraction=self._light_fraction(data))
+        flat_s, _ = self._flat_light.get(energy_ev, (exposure_s, 0.0))
+        scale = exposure_s / flat_s if exposure_s > 0 and flat_s > 0 else 1.0
+        verdict = pipeline.process(frame, key, beam_scale=scale, light_fraction=self._light_fraction(data))
         stage_yx_um = np.array([data[self.keys.stage_y], data[self.keys.stage_x]], float)
         time_s = float(event["time"])
         place = f"{data[self.keys.spot]}-{data[self.keys.field]}"

@@ -119,7 +119,9 @@ def write_spectra(
     whole field (Beer-Lambert); what each pixel says is in the frames.
     """
     exposure_s = frames.column("exposure_s")
-    exposure_s = np.ones(len(frames)) if exposure_s is None else np.nan_to_num(exposure_s, nan=1.0)
+    used = frames.table["image_key"].isin((0, 1)).to_numpy()
+    if exposure_s is None or not np.isfinite(exposure_s[used]).all():
+        exposure_s = np.ones(len(frames))  # of one frame it is not known: none is brought to another's
     dark = totals[frames.table["stream"].to_numpy(str) == DARK]
     offset = float(dark.mean()) if len(dark) else 0.0
     for number, spectrum in enumerate(spectra):

@@ -45,6 +45,15 @@ def test_a_frame_is_corrected_with_the_flats_nearest_in_time(make_run):
     assert len(run.reads) == read + 1, "references are kept"
 
 
+def test_flats_of_another_exposure_are_brought_to_that_of_the_frame(make_run):
+    run = make_run(5, shape=(64, 64))
+    before = RunFrames(run).select().optical_density(5)
+    run.tables["primary"]["point_exposure_s"] = 0.5
+    run.tables["flat"]["point_exposure_s"] = 0.3
+    after = RunFrames(run).select().optical_density(5)
+    np.testing.assert_allclose(after - before, np.log(0.5 / 0.3), atol=1e-5)
+
+
 def test_flats_of_another_energy_are_not_used(make_run):
     run = make_run(5, shape=(64, 64))
     run.tables["flat"]["mono_energy"] = [8562.0] * 3 + [8333.0] * 7

@@ -149,6 +149,50 @@ def test_normalised_is_the_optical_density():
         np.testing.assert_allclose(density[number], expected, atol=1e-6)
 
 
+def expose(rates_per_s, exposures_s, density=0.0):
+    """Counts above `DARK` of a beam of so many counts/s/px, by frame."""
+    levels = DARK + np.multiply(rates_per_s, exposures_s) * np.exp(-density)
+    return np.repeat(levels, np.prod(SHAPE)).reshape(-1, *SHAPE).round().astype(np.uint16)
+
+
+EXPOSURES = [
+    pytest.param([0.5, 0.5], [0.5], 0.0, id="as long as the frames: nothing to bring to them"),
+    pytest.param(
+        [0.3, 0.3], [0.5], 0.0, id="flats of 0.3 s, frames of 0.5 s, as at SSRL 6-2c: were off by ln(0.5/0.3) = 0.511"
+    ),
+    pytest.param([0.3, 0.6], [0.05], 0.0, id="flats of several exposures, shorter frames"),
+    pytest.param([0.3, 0.3], None, np.log(0.3 / 0.5), id="exposure of the frames not known: flats as they are"),
+    pytest.param(None, [0.5], np.log(0.3 / 0.5), id="exposure of the flats not known: flats as they are"),
+    pytest.param([0.3, np.nan], [0.5], np.log(0.3 / 0.5), id="of one flat not known: flats as they are"),
+]
+
+
+@pytest.mark.parametrize(("flat_s", "frame_s", "error"), EXPOSURES)
+def test_flats_are_brought_to_the_exposure_of_the_frame(flat_s, frame_s, error):
+    """Beam 20 000 counts/s/px, sample of optical density 0.7; one count of 10 000 is an error of 1e-4."""
+    run, _ = make_run(**({} if frame_s is None else {"point_exposure_s": frame_s * len(SHIFTS)}))
+    true_s = [0.3 if not value > 0 else value for value in flat_s or (np.nan, np.nan)]
+    frames = expose([20000.0] * len(SHIFTS), [(frame_s or [0.5])[0]] * len(SHIFTS), 0.7)
+    run.client["primary"].base["image"] = Served(frames)
+    events = pd.DataFrame({"seq_num": [1, 2], "time": 1.8e9, "mono_energy": 8562.0})
+    events = events if flat_s is None else events.assign(point_exposure_s=flat_s)
+    run.client["flat"] = Node(events, Served(expose([20000.0] * 2, true_s)))
+    density = run.frames(normalised=True)
+    np.testing.assert_allclose(density.values, 0.7 + error, atol=1e-3)
+
+
+def test_a_flat_without_its_light_is_not_used():
+    """A shutter that opened late: 5000 counts would become 2600, and the sample thinner by ln 2."""
+    run, _ = make_run()
+    events = pd.DataFrame(
+        {"seq_num": [1, 2], "time": 1.8e9, "mono_energy": 8562.0, "point_light_fraction": [0.02, 1.0]}
+    )
+    flats = expose([1.0, 1.0], [0.02 * (FLAT - DARK), FLAT - DARK])
+    expected = run.frames(normalised=True).values
+    run.client["flat"] = Node(events, Served(flats))
+    np.testing.assert_array_equal(run.frames(normalised=True).values, expected)
+
+
 @pytest.mark.parametrize("binning", [1, 2])
 def test_aligned_undoes_the_registered_shift(binning):
     run, _ = make_run(binning=binning)
