@@ -14,7 +14,7 @@ from xbat_live import dose
 from xbat_live.config import ConfigError, ExperimentConfig, LimitSection
 
 LEDGER_WAIT_S = 5.0
-OWN_LIMIT = "dose limit"
+OWN_LIMIT, OWN_RATE_LIMIT = "dose limit", "dose rate limit"
 """Name of the limit that is ``dose.limit`` of an experiment."""
 FINE_GRID_UM, GRIDS_PER_BEAM = 1.0, 50
 
@@ -92,7 +92,7 @@ def make_limits(config: ExperimentConfig) -> tuple[dose.DoseLimit, ...]:
     own: dict[str, Any] = {"material": sample.material, "layer": sample.layer, "model": section.model}
     limits = [dose.DoseLimit(name=OWN_LIMIT, limit_gy=section.limit_gy, **own)]
     if section.rate_limit_gy_s is not None:
-        limits.append(dose.DoseLimit(name="dose rate limit", rate_gy_s=section.rate_limit_gy_s, **own))
+        limits.append(dose.DoseLimit(name=OWN_RATE_LIMIT, rate_gy_s=section.rate_limit_gy_s, **own))
     return (*limits, *(_further(config, number, item) for number, item in enumerate(section.limits)))
 
 

@@ -46,6 +46,7 @@ from xbat_live.dose_setup import OWN_LIMIT, open_account
 from xbat_live.engine import make_run_engine
 from xbat_live.imaging import DriftModel, FramePipeline
 from xbat_live.live.attach import attach, frame_shower
+from xbat_live.live.facts import limits_shown
 from xbat_live.live.feed import LiveFeed
 from xbat_live.plan_setup import examine_place, make_plan, spot_chooser
 from xbat_live.plans import (
@@ -77,6 +78,7 @@ class Session:
     steering: Steering
     backstop: DoseBackstop
     archive: ArchiveWriter | None
+    feed: LiveFeed | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     """More for the start document."""
 
@@ -110,6 +112,8 @@ class Session:
             now = {limit.name: limit.value for limit in self.guard.account.limits}
             self.analysis.dose_limit_gy = now[OWN_LIMIT]
             self.backstop.change(now[OWN_LIMIT])
+            if self.feed is not None:
+                self.feed.update("experiment", **limits_shown(self.guard.account.limits))
 
     def examine(self, x_um: float, y_um: float) -> Proposal:
         """Return what going on at sample coordinate (x, y), um, would mean; from any thread."""
@@ -201,7 +205,7 @@ def open_session(
         )
         if feed is not None:
             feed.watch("steering", lambda: {"phase": str(steering.phase)})
-        yield Session(config, beamline, guard, analysis, run_engine, steering, backstop, archive)
+        yield Session(config, beamline, guard, analysis, run_engine, steering, backstop, archive, feed)
 
 
 def make_analysis(

@@ -67,7 +67,7 @@ def demo_run(tmp_path_factory) -> DemoRun:
     finally:
         process.kill()
     assert process.returncode == 0, errors
-    result = json.loads(output)
+    result = json.loads(output.splitlines()[-1])
     return DemoRun(Path(result["directory"]), result, process.returncode, errors)
 
 

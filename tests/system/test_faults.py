@@ -123,7 +123,10 @@ def test_ctrl_c_closes_the_shutter_and_ends_the_run(tmp_path, times):
         output, errors = finish(process)
         assert process.returncode == 130, errors
         assert "shutter closed" in errors
-        assert json.loads(output)["exit_status"] in ("success", "abort")  # the run is closed, and its result printed
+        assert json.loads(output.splitlines()[-1])["exit_status"] in (
+            "success",
+            "abort",
+        )  # the run is closed, and its result printed
         assert closed(bench)
         counts = bench.counts()
     assert counts["reserve"] == counts["settle"] + counts.get("void", 0)  # nothing is left open in the ledger
@@ -149,7 +152,7 @@ def test_ioc_killed_in_a_run(own):
     own.simulator.kill()
     output, errors = process.communicate(timeout=HANG_S)  # no hang
     assert process.returncode == 1, errors
-    assert json.loads(output)["exit_status"] == "fail"
+    assert json.loads(output.splitlines()[-1])["exit_status"] == "fail"
     assert "shutter" in errors  # that the closing could not be confirmed is told
 
 
@@ -210,7 +213,7 @@ def test_tiled_killed_in_a_run(own):
         server.kill()
         output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    result = json.loads(output)
+    result = json.loads(output.splitlines()[-1])
     assert result["exit_status"] == "success"
     backup = "\n".join(path.read_text() for path in (own.folder / "archive" / "backup").rglob("*.jsonl"))
     assert result["uid"] in backup

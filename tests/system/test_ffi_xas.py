@@ -86,7 +86,7 @@ def killed_and_resumed(tmp_path_factory):
         assert second.returncode == 0, errors
         simulator.terminate()  # writes the truth
         with connected(server) as client:
-            yield folder, before, json.loads(output), client
+            yield folder, before, json.loads(output.splitlines()[-1]), client
 
 
 def test_it_goes_on_with_the_next_cube(killed_and_resumed):

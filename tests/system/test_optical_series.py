@@ -58,7 +58,7 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any]:
-        return json.loads(self.done.stdout)
+        return json.loads(self.done.stdout.splitlines()[-1])
 
     @property
     def truth(self) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ def test_xanes_series(tmp_path):
         assert done.returncode == 0, done.stderr
         assert bench.pv("SH:Status") == "Closed"
         assert float(bench.pv("MONO:Energy.RBV")) == pytest.approx(8345)
-    result = json.loads(done.stdout)
+    result = json.loads(done.stdout.splitlines()[-1])
     assert (result["frames"], result["flats"], result["verdicts"]) == (4, 4, {"accepted": 4})
     (file,) = (tmp_path / "frames").glob("*.h5")
     with h5py.File(file) as frames:
@@ -49,7 +49,7 @@ def test_recorded_frames_through_the_whole_loop(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 0, errors
-    result = json.loads(output)
+    result = json.loads(output.splitlines()[-1])
     assert result["exit_status"] == "success"
     assert result["verdicts"]["accepted"] >= 10
     (file,) = Path(result["directory"], "frames").glob("*.h5")

@@ -142,7 +142,7 @@ def undisturbed_run(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]
             found = json.loads(plan(str(file), "--json").stdout)
             done = bench.run(timeout_s=200)
             assert done.returncode == 0, done.stderr
-        result = json.loads(done.stdout)
+        result = json.loads(done.stdout.splitlines()[-1])
         if "underexposed" not in result["verdicts"]:
             break
     return file, found, result

@@ -39,7 +39,7 @@ def test_a_short_script_runs_against_the_iocs(tmp_path):
         assert done.returncode == 0, done.stderr
         assert bench.pv("SH:Status") == "Closed"
         assert float(bench.pv("MONO:Energy.RBV")) == pytest.approx(8345)
-    result = json.loads(done.stdout)
+    result = json.loads(done.stdout.splitlines()[-1])
     assert (result["points"], result["frames"], result["flats"]) == (2, 4, 4)
     assert result["outcome"] == "completed"
     (file,) = (tmp_path / "frames").glob("*.h5")

@@ -61,7 +61,7 @@ def story(tmp_path_factory):
         finally:
             process.kill()
         seen["shutter"] = bench.pv("SH:Status")
-    result = json.loads(output)
+    result = json.loads(output.splitlines()[-1])
     documents = [json.loads(line) for line in documents_of(folder, result["uid"])]
     return told, seen, process.returncode, result, documents, folder, errors
 

@@ -35,7 +35,9 @@ def demo(  # noqa: PLR0917 - the options of a command
     ] = None,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the live page.")] = True,
     port: Annotated[int, typer.Option(help="Port of the live page; a taken one is replaced.", min=0, max=65535)] = 8750,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line on standard output; the last is the result.")
+    ] = False,
 ) -> None:
     """Run a dose-aware operando TXM series on a simulated beamline: real EPICS, real HDF5, real Tiled, no hardware.
 
@@ -50,8 +52,7 @@ def demo(  # noqa: PLR0917 - the options of a command
     display.say(f"xbat_live {__version__}, demo session in {folder} (delete freely; nothing leaves this machine)")
     with exit_on_error(), ExitStack() as stack:
         feed = stack.enter_context(live_page(LiveSection(enabled=page, port=port), display, name="demo"))
-        if feed is not None:
-            feed.show(banner="SIMULATED BEAMLINE")
+        feed.show(banner="SIMULATED BEAMLINE")
         checklist = Checklist(feed)
         config, guard = start_services(stack, display, checklist, folder, seconds=seconds, seed=seed, frames=frames)
         display.say(

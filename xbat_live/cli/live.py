@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xbat_live.cli.display import Display
 from xbat_live.config import LiveSection
+from xbat_live.live.following import SUFFIX
+from xbat_live.live.runtime import RuntimeFolderError, runtime_directory
 
 if TYPE_CHECKING:
     from xbat_live.live.feed import LiveFeed
+    from xbat_live.live.hub.launch import HubProcess
 
 
 GUARD_DETAIL = "counts every opening of the shutter"
@@ -19,51 +23,52 @@ TILED_DETAIL = "archive of documents"
 
 
 class Checklist:
-    """What is starting, on the page; on none when there is no feed."""
+    """What is starting, for those who watch."""
 
-    def __init__(self, feed: LiveFeed | None) -> None:
+    def __init__(self, feed: LiveFeed) -> None:
         self._feed = feed
         self._items: dict[str, dict[str, str]] = {}
 
     def tell(self, name: str, state: str, detail: str = "") -> None:
         """Say that something is ``starting``, ``ok``, ``off`` or has ``failed``."""
         self._items[name] = {"name": name, "state": state, "detail": detail}
-        if self._feed is not None:
-            self._feed.show(services=list(self._items.values()))
+        self._feed.show(services=list(self._items.values()))
 
 
 @contextmanager
-def live_page(section: LiveSection, display: Display, *, name: str = "") -> Iterator[LiveFeed | None]:
-    """Serve the live page while the context lasts; yield what the run tells it with, None when there is none.
+def live_page(section: LiveSection, display: Display, *, name: str = "") -> Iterator[LiveFeed]:
+    """Serve the live page while the context lasts, if it is wanted; yield what the run tells those who watch with.
 
     A page that cannot be served costs the run nothing: the reason is told.
     """
-    if not section.enabled:
-        yield None
-        return
-    from xbat_live.live.hub.launch import HubProcess
-    from xbat_live.live.runtime import RuntimeFolderError, runtime_directory
-
+    path: Path | None = None
+    hub: HubProcess | None = None
     try:
         folder = runtime_directory()
-        hub = HubProcess(
-            folder,
-            host=section.host,
-            port=section.port,
-            feed=folder / f"run-{os.getpid()}.feed",
-            origins=section.origins,
-            tell=display.say,
-        )
+        path = folder / f"run-{os.getpid()}{SUFFIX}"
+        if section.enabled:
+            from xbat_live.live.hub.launch import HubProcess
+
+            hub = HubProcess(
+                folder,
+                host=section.host,
+                port=section.port,
+                feed=path,
+                origins=section.origins,
+                tell=display.say,
+            )
     except (OSError, ValueError, RuntimeFolderError) as error:
-        display.say(f"no live page: {error}", style="yellow")
-        yield None
-        return
-    with hub:  # starts while this process loads what it needs itself
+        display.say(
+            f"{'no live page' if section.enabled else 'this run cannot be watched from elsewhere'}: {error}", "yellow"
+        )
+    with ExitStack() as stack:
+        if hub is not None:
+            stack.enter_context(hub)  # starts while this process loads what it needs itself
         from xbat_live.live.feed import LiveFeed
 
-        hub.wait_ready()
-        display.say(f"Live page  {hub.url_with_token()}", style="bold")
-        if not hub.on_loopback:
-            display.say(f"it asks for a token: {folder}/operator.token steers, {folder}/viewer.token only looks")
-        with LiveFeed(name=name) as feed:
-            yield feed
+        if hub is not None:
+            hub.wait_ready()
+            display.say(f"Live page  {hub.url_with_token()}", style="bold")
+            if not hub.on_loopback:
+                display.say(f"it asks for a token: {folder}/operator.token steers, {folder}/viewer.token only looks")
+        yield stack.enter_context(LiveFeed(path, name=name))

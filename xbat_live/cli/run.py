@@ -20,6 +20,7 @@ from xbat_live.units import format_si
 
 LOG_FILE = Path("xbat.log")
 FORECAST_S = 5.0
+HINT = "Ctrl-C ends the run safely; xbat pause, relocate, limit, note, stop from any terminal"
 
 if TYPE_CHECKING:
     from xbat_live.callbacks import RunState
@@ -41,7 +42,9 @@ def run(
             metavar="REASON",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line on standard output; the last is the result.")
+    ] = False,
 ) -> None:
     """Run an experiment: guarded exposures, live verdicts, frames and results in Tiled.
 
@@ -130,7 +133,7 @@ def acquire(
     from xbat_live.session import open_session
 
     log.to_file(config.path(LOG_FILE))
-    progress = RunProgress(display.update)
+    progress = RunProgress()
     summary: SeriesSummary | None = None
     error: Exception | None = None
     with open_session(config, progress=progress, feed=feed, tell=display.say) as session:
@@ -138,8 +141,12 @@ def acquire(
         session.metadata |= look_ahead(session, display, override_dose)
         tell_guard(guard, display)
         try:
-            # bluesky prints of pausing on standard output, which is the result's
-            with display, steered(session, progress), redirect_stdout(sys.stderr):
+            # bluesky prints of pausing on standard output, which is the records'
+            with (
+                display.showing(feed, HINT),
+                steered(session, progress),
+                redirect_stdout(sys.stderr),
+            ):
                 summary = run_interruptibly(
                     session.run_engine,
                     session.plan(),

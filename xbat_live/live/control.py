@@ -6,7 +6,6 @@ whoever passes requests on for others (the hub).
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -22,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from xbat_live.live.control_messages import VERSION, BadRequest, Reply, Request
+from xbat_live.live.control_messages import BadRequest, Reply, Request
 from xbat_live.live.runtime import runtime_directory
 
 logger = logging.getLogger(__name__)
@@ -174,21 +173,6 @@ class ControlClient:
             raise RunNotReachable(f"no reply to {verb} from {self.path} ({error})") from error
         raise RunNotReachable(f"the run at {self.path} has hung up, most likely because it is over")
 
-    def lines(self, verb: str, *, who: str = "", via: str = "cli") -> Iterator[dict[str, Any]]:
-        """Send a command whose answer goes on, and yield its messages until the run ends.
-
-        Raises
-        ------
-        RunNotReachable
-            The connection broke.
-        """
-        try:
-            self._socket.sendall(Request(uuid.uuid4().hex[:12], verb, {}, who, via).line())
-            for line in iter(lambda: self._file.readline(MAX_LINE), b""):
-                yield json.loads(line)
-        except (OSError, ValueError) as error:
-            raise RunNotReachable(f"the run at {self.path} does not answer any more ({error})") from error
-
     def close(self) -> None:
         """Hang up."""
         self._file.close()
@@ -206,7 +190,6 @@ class ControlClient:
 
 
 Handle = Callable[[Request], Reply]
-Follow = Callable[[], Iterator[dict[str, Any]]]
 
 
 class ControlServer:
@@ -216,8 +199,6 @@ class ControlServer:
     ----------
     handle
         Carries out a request and returns the reply; called in a thread of its own per connection, several at a time.
-    follow
-        Yields messages for the verb ``follow``, for as long as the run goes on.
     folder
         Default: the user's runtime folder.
 
@@ -227,11 +208,11 @@ class ControlServer:
         The socket cannot be made.
     """
 
-    def __init__(self, handle: Handle, *, follow: Follow | None = None, folder: Path | None = None) -> None:
+    def __init__(self, handle: Handle, *, folder: Path | None = None) -> None:
         self.path = (folder or runtime_directory()) / f"run-{os.getpid()}.sock"
         self.path.unlink(missing_ok=True)  # of a dead process that had this id
         with _short(self.path) as name:
-            self._server = _Server(name, handle, follow)
+            self._server = _Server(name, handle)
         self.path.chmod(0o600)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="control", daemon=True)
 
@@ -253,8 +234,8 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, name: str, handle: Handle, follow: Follow | None) -> None:
-        self.handle, self.follow = handle, follow
+    def __init__(self, name: str, handle: Handle) -> None:
+        self.handle = handle
         self.free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         super().__init__(name, _Connection)
 
@@ -287,10 +268,6 @@ class _Connection(socketserver.StreamRequestHandler):
             except BadRequest as error:
                 self._send(Reply(error.id, False, "", str(error)).line())
                 continue
-            if request.verb == "follow" and self.server.follow is not None:
-                for message in self.server.follow():
-                    self._send(json.dumps({"v": VERSION, **message}).encode() + b"\n")
-                return
             try:
                 reply = self.server.handle(request)
             except Exception:  # whatever it is: the run goes on, and whoever asked gets an answer

@@ -33,7 +33,7 @@ class Request:
     id
         Given back in the reply.
     verb
-        One of `ARGUMENTS`, or ``follow``.
+        One of `ARGUMENTS`.
     arguments
         As the verb wants them.
     who, via
@@ -67,8 +67,8 @@ class Request:
                 f"version {content.get('v')!r} of the protocol is not known; this run speaks {VERSION}", request_id
             )
         verb, arguments, via = content.get("verb"), content.get("arguments", {}), content.get("via", "cli")
-        if verb not in (*ARGUMENTS, "follow"):
-            raise BadRequest(f"verb {verb!r} is not known; known: {', '.join(ARGUMENTS)}, follow", request_id)
+        if verb not in tuple(ARGUMENTS):
+            raise BadRequest(f"verb {verb!r} is not known; known: {', '.join(ARGUMENTS)}", request_id)
         if not isinstance(arguments, dict):
             raise BadRequest("arguments is not a JSON object", request_id)
         if via not in VIA:

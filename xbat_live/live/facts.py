@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from xbat_live.config import ExperimentConfig
+
+if TYPE_CHECKING:
+    from xbat_live.dose import DoseLimit
 
 
 def describe(config: ExperimentConfig) -> dict[str, Any]:
@@ -34,9 +38,7 @@ def describe(config: ExperimentConfig) -> dict[str, Any]:
         "beam_fwhm_um": list(beam.fwhm_um),
         "footprint_um": list(beam.footprint_um),
         "pixel_size_um": config.optical.pixel_size_um if config.uses_microscope else config.camera.pixel_size_um,
-        "dose_limit_gy": config.dose.limit_gy,
-        "rate_limit_gy_s": config.dose.rate_limit_gy_s,
-        "limits": [limit.as_dict() for limit in limits],
+        **limits_shown(limits),
         "literature": [limit.as_dict() for limit in presets],
         "deadband_um": _deadband_um(),
         "correct_drift": plan.correct_drift,
@@ -51,6 +53,18 @@ def describe(config: ExperimentConfig) -> dict[str, Any]:
             "peak_per_cm2": beam.profile.peak_per_cm2,
             "electrolyte_ratio": _electrolyte_ratio(stack, sample.layer, energy_ev, config.dose.model, factor),
         },
+    }
+
+
+def limits_shown(limits: Iterable[DoseLimit]) -> dict[str, Any]:
+    """Return what is shown of the limits in force; a part of `describe`, and changed with them."""
+    from xbat_live.dose_setup import OWN_LIMIT, OWN_RATE_LIMIT
+
+    every = tuple(limits)
+    return {
+        "dose_limit_gy": next((limit.limit_gy for limit in every if limit.name == OWN_LIMIT), None),
+        "rate_limit_gy_s": next((limit.rate_gy_s for limit in every if limit.name == OWN_RATE_LIMIT), None),
+        "limits": [limit.as_dict() for limit in every],
     }
 
 

@@ -14,19 +14,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
 from xbat_live.live.model import RunModel
 from xbat_live.live.previews import FrameView, Previews
-from xbat_live.live.runtime import runtime_directory
 from xbat_live.live.store import Cursor, LiveStore
 from xbat_live.live.wire import VIEWS, WireError, encode, finite, pack, read_message
 
 logger = logging.getLogger(__name__)
 
-SUFFIX = ".feed"
 MOST_WAITING = 20_000
 PREVIEW_EVERY_S = 0.1
 _DATA_EVERY_S = 0.05
@@ -46,7 +44,7 @@ class LiveFeed:
     Parameters
     ----------
     path
-        Unix socket that hubs connect to; default: one of this process in the runtime folder, where `xbat watch --serve` finds it.
+        Unix socket that hubs and `xbat watch` connect to; None: nobody outside this process is served.
     name
         Shown where there are several runs.
 
@@ -57,8 +55,8 @@ class LiveFeed:
     """
 
     def __init__(self, path: Path | None = None, *, name: str = "") -> None:
-        self.path = path or runtime_directory() / f"run-{os.getpid()}{SUFFIX}"
-        self.name = name or self.path.stem
+        self.path = path
+        self.name = name or ("" if path is None else path.stem)
         self.dropped = 0
         self.previews_left_out = 0
         self.store = LiveStore()
@@ -97,12 +95,36 @@ class LiveFeed:
         """Add a row to a series of the run; it is forgotten when the next run begins."""
         self._put("append", (series, row))
 
+    def update(self, name: str, **parts: Any) -> None:
+        """Change parts of a value that is a dictionary."""
+        self._put("update", (name, parts))
+
     def frame(self, view: FrameView) -> None:
         """Show a frame, if it is the newest when the time for a preview has come."""
         if self._view is not None:
             self.previews_left_out += 1
         self._view, self._view_came = view, time.time()
         self._wake()
+
+    def news(self, seen: Cursor | None, timeout_s: float = 1.0) -> tuple[dict[str, Any] | None, Cursor | None]:
+        """Return what is new since `seen` as `LiveStore.delta` does, for a viewer in this process; from any thread.
+
+        Nothing is new when the feed's thread is not there, or does not answer within `timeout_s`.
+        """
+        loop = self._loop
+        if loop is None:
+            return None, seen
+
+        async def delta() -> tuple[dict[str, Any] | None, Cursor]:
+            return self.store.delta(seen)
+
+        try:
+            return asyncio.run_coroutine_threadsafe(answer := delta(), loop).result(timeout_s)
+        except RuntimeError:  # it has just been closed
+            answer.close()
+        except (TimeoutError, CancelledError):
+            pass
+        return None, seen
 
     def watch(self, name: str, source: Source) -> None:
         """Ask `source` for the value `name` some times per second; it must answer at once, from what is known already."""
@@ -165,12 +187,7 @@ class LiveFeed:
 
     async def _serve(self) -> None:
         self._loop, self._stop, self._frame_is_new = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-        self.path.unlink(missing_ok=True)
-        mask = os.umask(0o177)
-        try:
-            server = await asyncio.start_unix_server(self._welcome, str(self.path))
-        finally:
-            os.umask(mask)
+        server = await self._listen()
         tasks = [asyncio.create_task(work) for work in (self._show_frames(), self._sample(), self._draw_map())]
         self._ready.set()
         self._wake()
@@ -181,10 +198,26 @@ class LiveFeed:
         finally:
             for task in tasks:
                 task.cancel()
-            server.close()
+            if server is not None:
+                server.close()
             for hub in list(self._hubs):
                 hub.writer.close()
+            if self.path is not None:
+                self.path.unlink(missing_ok=True)
+
+    async def _listen(self) -> asyncio.Server | None:
+        """Serve the socket; one that cannot be made costs only those who look from outside."""
+        if self.path is None:
+            return None
+        mask = os.umask(0o177)
+        try:
             self.path.unlink(missing_ok=True)
+            return await asyncio.start_unix_server(self._welcome, str(self.path))
+        except OSError as error:
+            logger.warning("the run cannot be watched from elsewhere: %s: %s", self.path, error)
+            return None
+        finally:
+            os.umask(mask)
 
     async def _farewell(self) -> None:
         """Give the hubs a moment to hear the end of the run."""
@@ -207,6 +240,8 @@ class LiveFeed:
                     self._model.take(*what)
                 elif kind == "set":
                     self.store.set(**what)
+                elif kind == "update":
+                    self.store.update(what[0], **what[1])
                 elif kind == "append":
                     self.store.append(*what)
                 else:
@@ -303,6 +338,8 @@ class LiveFeed:
         hello = encode({"type": "hello", "pid": os.getpid(), "name": self.name})
         try:
             await hub.serve(self.store, pack(hello))
+        except asyncio.CancelledError:
+            pass  # the run is over; raised on, it would be logged as an error of the server
         finally:
             self._hubs.discard(hub)
             writer.close()

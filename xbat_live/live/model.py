@@ -72,6 +72,7 @@ class RunModel:
         self._in_a_row = 0
         self._spots: dict[int, dict[str, Any]] = {}
         self._moves: list[dict[str, Any]] = []
+        self._verdicts: dict[str, int] = {}
         self._counts = {"frames": 0, "judged": 0, "rejected": 0, "flats": 0, "darks": 0}
 
     def _start(self, doc: dict[str, Any]) -> None:
@@ -233,6 +234,7 @@ class RunModel:
         verdict, accepted = str(data.get("analysis_verdict", "")), bool(data.get("analysis_accepted"))
         self._frame = None
         self._counts["judged"] += 1
+        self._verdicts[verdict] = self._verdicts.get(verdict, 0) + 1
         self._accepted = [*self._accepted[-_RECENT + 1 :], accepted]
         if verdict == "unjudged":
             self._in_a_row = 0
@@ -257,6 +259,7 @@ class RunModel:
         )
         self.store.set(
             counts=dict(self._counts),
+            verdicts=dict(self._verdicts),
             quality={
                 "verdict": verdict,
                 "accepted": accepted,
