@@ -4,12 +4,16 @@ from xbat_live.spectra.absorbance import FrameAbsorbance, absorbance, bin_frames
 from xbat_live.spectra.calibration import ShiftMap, calibrate_energy
 from xbat_live.spectra.edge import EdgeMap, edge_energy_map
 from xbat_live.spectra.fractions import FractionMaps, StreamingFractions, fit_fractions
+from xbat_live.spectra.mcr import McrResult, mcr_als
 from xbat_live.spectra.normalisation import normalise
+from xbat_live.spectra.pca import PcaAccumulator, pca
 
 __all__ = [
     "EdgeMap",
     "FractionMaps",
     "FrameAbsorbance",
+    "McrResult",
+    "PcaAccumulator",
     "ShiftMap",
     "StreamingFractions",
     "absorbance",
@@ -17,5 +21,7 @@ __all__ = [
     "calibrate_energy",
     "edge_energy_map",
     "fit_fractions",
+    "mcr_als",
     "normalise",
+    "pca",
 ]
