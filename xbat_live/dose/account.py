@@ -18,7 +18,7 @@ from xbat_live.dose.exposure import (
     check_open_time,
 )
 from xbat_live.dose.ledger import Entry, Kind, Ledger, LedgerError, Record
-from xbat_live.dose.limits import DoseLimit
+from xbat_live.dose.limits import DoseLimit, change_label
 from xbat_live.dose.position import SamplePosition
 from xbat_live.dose.profiles import Profile
 from xbat_live.dose.replay import given_at
@@ -326,17 +326,35 @@ class DoseAccount(AccountView):
             Not written.
         """
         with self._lock:
-            found = [limit for limit in self.limits if limit.name == name]
-            if len(found) != 1:
-                known = ", ".join(repr(limit.name) for limit in self.limits)
-                raise ValueError(f"{len(found) or 'no'} limits are called {name!r}; known: {known}")
-            changed = found[0].with_value(value)
-            if value > found[0].value:
-                self.note(note, run_uid=run_uid)
-            self._take_limits(tuple(changed if limit is found[0] else limit for limit in self.limits))
-            if value <= found[0].value:
-                self.note(note, run_uid=run_uid)
+            before = self._limit_called(name)
+            changed = before.with_value(value)
+            entry = Entry("note", run_uid=run_uid, label=change_label(changed), note=note)
+            if value > before.value:
+                self._append(entry)
+            self.take_limit(name, value)
+            if value <= before.value:
+                self._append(entry)
             return changed
+
+    def take_limit(self, name: str, value: float) -> None:
+        """Give a limit another value, Gy or Gy/s, as another process has noted it in the ledger; nothing is written.
+
+        Raises
+        ------
+        ValueError
+            Not one limit of that name, or an impossible value.
+        """
+        with self._lock:
+            before = self._limit_called(name)
+            changed = before.with_value(value)
+            self._take_limits(tuple(changed if limit is before else limit for limit in self.limits))
+
+    def _limit_called(self, name: str) -> DoseLimit:
+        found = [limit for limit in self.limits if limit.name == name]
+        if len(found) != 1:
+            known = ", ".join(repr(limit.name) for limit in self.limits)
+            raise ValueError(f"{len(found) or 'no'} limits are called {name!r}; known: {known}")
+        return found[0]
 
     def note(self, text: str, *, run_uid: str = "") -> None:
         """Write a remark into the ledger."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from xbat_live.dose.cross_sections import check_model
 
 WARN_FRACTIONS = (0.5, 0.8)
 """Fractions of a limit at which a reservation carries a warning."""
+
+_CHANGE = re.compile(r"limit (?P<name>.+) = (?P<value>[-+.e\d]+) (?P<unit>Gy(?:/s)?)")
 
 LimitKind = Literal["dose", "rate", "windowed rate"]
 
@@ -104,6 +107,25 @@ class DoseLimit:
     def as_dict(self) -> dict[str, object]:
         """Return the limit as plain data (JSON)."""
         return asdict(self)
+
+
+class LimitChange(NamedTuple):
+    """A limit `name` has become `value`, in `unit`: Gy or Gy/s."""
+
+    name: str
+    value: float
+    unit: str
+
+
+def change_label(limit: DoseLimit) -> str:
+    """Return how a ledger's note says to programs that a limit has this value from now on, for its run."""
+    return f"limit {limit.name} = {limit.value!r} {limit.unit}"
+
+
+def read_change(label: str) -> LimitChange | None:
+    """Return what a note of `change_label` says; None: it is no such note."""
+    found = _CHANGE.fullmatch(label)
+    return None if found is None else LimitChange(found["name"], float(found["value"]), found["unit"])
 
 
 def format_gy(value: float, unit: str = "Gy") -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from xbat_live.dose import UNLIMITED, DoseAccount, ExposureRequest, Ledger, LedgerLocked, Settlement
 from xbat_live.dose.flux_history import FluxMean
+from xbat_live.dose.limits import LimitChange
 from xbat_live.dose.openings import counted_elsewhere_s, left_behind, openings_since, settle_left_behind
 from xbat_live.watchdog.meter import Due, is_behind
 
@@ -118,6 +120,7 @@ class Bookkeeper:
         self._outline_um, self._energy_ev = outline_um, energy_ev
         self._held: tuple[ExitStack, DoseAccount] | None = None
         self._view: tuple[ExitStack, DoseAccount] | None = None
+        self._viewed_with: Mapping[str, LimitChange] = {}
 
     @property
     def holding(self) -> bool:
@@ -149,15 +152,24 @@ class Bookkeeper:
             self.release()
         return booked
 
-    def open_time_left_s(self, place: Place | None, flux_ph_s: float) -> float:
+    def open_time_left_s(
+        self, place: Place | None, flux_ph_s: float, limits: Mapping[str, LimitChange] = MappingProxyType({})
+    ) -> float:
         """Return how long the shutter may be open here before a limit is reached, s; by a view that takes no lock.
+
+        Parameters
+        ----------
+        place, flux_ph_s
+            Where, and with which flux, photons/s.
+        limits
+            Limits that the run which is going on has changed, by name.
 
         Raises
         ------
         LedgerError
             The ledger cannot be read.
         """
-        account = self._held[1] if self._held is not None else self._look()
+        account = self._held[1] if self._held is not None else self._look(limits)
         return self._left_s(account, self._request(account, place, flux_ph_s))
 
     def refresh(self) -> None:
@@ -192,7 +204,9 @@ class Bookkeeper:
             self.refresh()
         return self._held[1]
 
-    def _look(self) -> DoseAccount:
+    def _look(self, limits: Mapping[str, LimitChange]) -> DoseAccount:
+        if limits != self._viewed_with:
+            self.refresh()
         if self._view is None:
             with ExitStack() as stack:
                 if self.path.is_file():
@@ -201,7 +215,12 @@ class Bookkeeper:
                     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xbat-guard-"))
                     ledger = stack.enter_context(Ledger(Path(folder) / "none.sqlite"))
                 account = self._make_account(ledger)
-                self._view = stack.pop_all(), account
+                for change in limits.values():
+                    try:
+                        account.take_limit(change.name, change.value)
+                    except ValueError as error:  # the run was given another experiment file than the guard
+                        logger.warning("a limit that the run has changed is not watched: %s", error)
+                self._view, self._viewed_with = (stack.pop_all(), account), limits
         return self._view[1]
 
     def _book(self, account: DoseAccount, job: Job, *, fresh: bool) -> Booked:

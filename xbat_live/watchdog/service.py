@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol
 
 from xbat_live.dose import LedgerError, format_gy
 from xbat_live.dose.flux_history import FluxMean
+from xbat_live.dose.limits import LimitChange
 from xbat_live.watchdog.beam_watch import Look
 from xbat_live.watchdog.booking import Booked, Bookkeeper, Job, Place
 from xbat_live.watchdog.decide import EPSILON_S, UNKNOWN, Act, Rules, Scene, decide
@@ -110,6 +111,7 @@ class GuardService:
         self._opened_at_s: float | None = None
         self._told_open = False
         self._left_s: float | None = None
+        self._limits_followed: Mapping[str, LimitChange] = {}
         self._asked_s = -math.inf
         self._seen_position: str | None = None
         self._heard = False
@@ -166,8 +168,9 @@ class GuardService:
     def _scene(self, now_s: float, look: Look) -> Scene:
         is_open = look.position != "Closed"
         promise, uncounted_s = self._tail.promise, self._meter.uncounted_s()
+        self._follow_limits()
         interesting = is_open or promise is not None or uncounted_s > EPSILON_S
-        writer = interesting and not self._keeper.holding and self._booking is None and self._writes()
+        writer = interesting and self._others_write()
         if not is_open or look.opened_at_s != self._opened_at_s:
             self._close_sent_s, self._condemned = None, ""
             self._told_open, self._opened_at_s = False, look.opened_at_s
@@ -195,6 +198,21 @@ class GuardService:
             parent_alive=None if self._parent_alive is None else self._parent_alive(),
             stop_for_s=None if self._stopped_s is None else now_s - self._stopped_s,
         )
+
+    def _others_write(self) -> bool:
+        return not self._keeper.holding and self._booking is None and self._writes()
+
+    def _follow_limits(self) -> None:
+        """Take the limits that a living run has changed; they are that run's, and go with it."""
+        changed = self._tail.changed_limits
+        limits = changed if changed and self._others_write() else {}
+        if limits != self._limits_followed:
+            self._limits_followed, self._left_s, self._asking, self._asked_s = limits, None, None, -math.inf
+            told = ", ".join(f"{change.name} {format_gy(change.value, change.unit)}" for change in limits.values())
+            text = (
+                f"limits that the run has changed: {told}" if limits else "the limits of the experiment file hold again"
+            )
+            self._teller.tell("limits", text, limits={change.name: change.value for change in limits.values()})
 
     def _introduced(self, now_s: float, look: Look) -> bool:
         """Whether the shutter was heard of once, or had the time: until then a guard that starts does not command it."""
@@ -360,7 +378,9 @@ class GuardService:
         if (wanted or self._asked_s < 0) and self._booking is None and scene.now_s - self._asked_s > _LEFT_EVERY_S:
             self._asked_s = scene.now_s  # the first time only to be quick later
             flux_ph_s = self._eyes.flux_now().flux_ph_s
-            self._asking = self._worker.submit(self._keeper.open_time_left_s, self._eyes.place(), flux_ph_s)
+            self._asking = self._worker.submit(
+                self._keeper.open_time_left_s, self._eyes.place(), flux_ph_s, self._limits_followed
+            )
 
     def _leave(self, scene: Scene, reason: str) -> None:
         values: dict[str, Any] = {"position": scene.position, "uncounted_s": round(scene.uncounted_s, 3)}

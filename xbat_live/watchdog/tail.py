@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 from xbat_live.dose import Ledger, LedgerError
+from xbat_live.dose.limits import LimitChange, read_change
 from xbat_live.watchdog.decide import Promise
 
-_COLUMNS = ("seq", "kind", "reservation", "open_time_s", "counter_s", "process_id")
+_COLUMNS = ("seq", "kind", "reservation", "open_time_s", "counter_s", "process_id", "run_uid", "label")
 _LOOKED_BACK = 2000
 
 
@@ -28,6 +29,9 @@ class LedgerTail:
         """The shutter's counter in the last record that charges or reserves dose, s; None when that record has none."""
         self.foreign_records = 0
         """How many records of other processes were seen."""
+        self.changed_limits: dict[str, LimitChange] = {}
+        """Limits that the newest run has changed while it went on, by name."""
+        self._run_uid = ""
         self._promises: dict[int, Promise] = {}
         self._seq = 0
         self._ledger: Ledger | None = None
@@ -94,8 +98,12 @@ class LedgerTail:
         return ledger
 
     def _take(self, row: tuple) -> None:
-        seq, kind, reservation, open_time_s, counter_s, process_id = row
+        seq, kind, reservation, open_time_s, counter_s, process_id, run_uid, label = row
         self._seq = seq
+        if run_uid and run_uid != self._run_uid:
+            self._run_uid, self.changed_limits = run_uid, {}
+        if kind == "note" and (change := read_change(label or "")) is not None:
+            self.changed_limits = self.changed_limits | {change.name: change}
         self.foreign_records += process_id != os.getpid()
         if kind == "reserve":
             self._promises[seq] = Promise(seq, float(open_time_s or 0.0), counter_s)

@@ -194,6 +194,69 @@ def test_a_hand_opening_is_ended_before_the_limit_is_exceeded(tmp_path):
     guarded.end()
 
 
+@pytest.mark.parametrize(
+    ("changed_gy", "closed", "why"),
+    [
+        (None, 0, "five seconds of beam are 1 MGy, the file allows 10"),
+        (400e3, 1, "tightened by `xbat limit`: two seconds of beam"),
+        (4e6, 0, "tightened, and still enough"),
+    ],
+)
+def test_a_limit_that_the_run_has_changed_is_the_guards_as_well(tmp_path, changed_gy, closed, why):
+    """Somebody opens the shutter between two exposures of a run that goes on."""
+    guarded = Guarded(tmp_path, limit_gy=10e6)
+    with guarded.opened() as run:
+        if changed_gy is not None:
+            run.change_limit("limit", changed_gy, "by eva", run_uid="r1")
+        guarded.run()
+        guarded.eyes.show("Open")
+        guarded.run(5.0, step_s=0.05)
+        assert guarded.eyes.closings == closed, why
+        if closed:
+            assert guarded.eyes.counter_s - 5.0 == pytest.approx(2.0, abs=0.3)  # not before it has to
+            assert guarded.events().count("limits") == 1
+    guarded.end()
+
+
+def test_a_looser_limit_of_the_run_does_not_close_what_it_allows_and_goes_with_the_run(tmp_path):
+    guarded = Guarded(tmp_path, limit_gy=400e3)
+    with guarded.opened() as run:
+        run.change_limit("limit", 10e6, "agreed with the PI", run_uid="r1")
+        guarded.run()
+        guarded.eyes.show("Open")
+        guarded.run(4.0, step_s=0.05)
+        assert guarded.eyes.closings == 0
+    guarded.run(2.0, step_s=0.05)  # the run is over and the shutter still open: the file's limit was passed long ago
+    assert guarded.eyes.closings == 1
+    assert guarded.events().count("limits") == 2
+    guarded.end()
+
+
+def test_a_change_in_the_middle_of_a_hand_opening_holds_at_once(tmp_path):
+    guarded = Guarded(tmp_path, limit_gy=10e6)
+    with guarded.opened() as run:
+        guarded.run()
+        guarded.eyes.show("Open")
+        guarded.run(3.0, step_s=0.05)
+        assert guarded.eyes.closings == 0
+        run.change_limit("limit", 400e3, "by eva", run_uid="r1")
+        guarded.run(0.2, step_s=0.05)
+        assert guarded.eyes.closings == 1
+    guarded.end()
+
+
+def test_the_changes_of_a_run_are_not_those_of_the_next(tmp_path):
+    guarded = Guarded(tmp_path, limit_gy=10e6)
+    with guarded.opened() as run:
+        run.change_limit("limit", 400e3, "by eva", run_uid="r1")
+        run.note("something else", run_uid="r2")
+        guarded.run()
+        guarded.eyes.show("Open")
+        guarded.run(4.0, step_s=0.05)
+        assert guarded.eyes.closings == 0
+    guarded.end()
+
+
 def test_a_ledger_that_cannot_be_written_does_not_end_the_guard_and_nothing_is_lost(guarded):
     guarded.trouble = LedgerError("disk full")
     guarded.eyes.show("Open")
