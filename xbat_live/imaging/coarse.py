@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft, ndimage
-from scipy.signal.windows import tukey
 
 from xbat_live.imaging.correction import bin_sum
-from xbat_live.imaging.spectrum import Complex2D, Float2D
+from xbat_live.imaging.spectrum import Complex2D, Float2D, tukey
 
 COARSE = 4
 """Binned px summed along each axis for the search."""
 NEIGHBOUR = 2
 """Coarse px around a candidate that belong to it."""
+FLANK = 0.15
+"""Of the window of the search, share of a side."""
 LEAST_OVERLAP = 0.3
 """Share of the frame that must be common to both along each axis."""
 
@@ -76,7 +77,7 @@ class CoarseSearch:
         self.workers = workers
         coarse = (binned_shape[0] // COARSE, binned_shape[1] // COARSE)
         self.shape = coarse
-        self._taper = np.outer(tukey(coarse[0], 0.3), tukey(coarse[1], 0.3)).astype(np.float32)
+        self._taper = np.outer(tukey(coarse[0], FLANK), tukey(coarse[1], FLANK))
         self._padded = tuple(fft.next_fast_len(int(n * 1.6), real=True) for n in coarse)
         fy = fft.fftfreq(self._padded[0])[:, None]
         fx = fft.rfftfreq(self._padded[1])[None, :]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.cluster.vq import vq
 
 from xbat_live.imaging.flow_statistics import direction_deg, vectors_of
 
@@ -120,7 +119,7 @@ def cluster_flow(
     generator = np.random.default_rng(seed)
     runs = [_k_means(sample, k, generator) for _ in range(STARTS)]
     centres = min(runs, key=lambda run: run[1])[0]
-    found = vq(features, centres)[0]
+    found = _nearest(features, centres)[0]
     counts = np.bincount(found, minlength=len(centres))
     names = np.flatnonzero(counts)
     means = np.stack(
@@ -147,14 +146,14 @@ def _k_means(sample: Float, k: int, generator: np.random.Generator) -> tuple[Flo
         centres = np.vstack([centres, chosen])
         distance = np.minimum(distance, ((sample - chosen) ** 2).sum(1))
     for _ in range(STEPS):
-        label = vq(sample, centres)[0]
+        label = _nearest(sample, centres)[0]
         counts = np.bincount(label, minlength=len(centres))
         sums = np.stack([np.bincount(label, weights=v, minlength=len(centres)) for v in sample.T], 1)
         new = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres)
         if np.array_equal(new, centres):
             break
         centres = new
-    return centres, float((vq(sample, centres)[1] ** 2).sum())
+    return centres, float(_nearest(sample, centres)[1].sum())
 
 
 def box_convergence(
@@ -248,3 +247,19 @@ def box_convergence(
 def _default_sizes(shorter_px: int) -> NDArray[np.int64]:
     largest = max(shorter_px // 2, 1)
     return np.unique(np.round(np.geomspace(min(8, largest), largest, 12)).astype(np.int64))
+
+
+def _nearest(features: Float, centres: Float) -> tuple[NDArray[np.intp], Float]:
+    """Return the index of every row's nearest centre (the first of several) and the square of the distance to it.
+
+    As `scipy.cluster.vq.vq`, whose import takes longer than this.
+    """
+    columns = np.ascontiguousarray(features.T)
+    index = np.zeros(len(features), np.intp)
+    least = np.full(len(features), np.inf)
+    for i, centre in enumerate(centres):
+        square = np.square(columns - centre[:, None]).sum(0)
+        closer = square < least
+        index[closer] = i
+        np.minimum(least, square, out=least)
+    return index, least

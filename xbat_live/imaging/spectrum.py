@@ -316,8 +316,15 @@ def _gathering(index: NDArray[np.intp], count: int) -> sparse.csr_array:
 
 
 def taper(length: int, offset: float = 0.0) -> NDArray[np.float32]:
-    """Return a Tukey window, displaced by `offset` samples."""
-    flank = float(np.clip(FLANK_PX / length, LEAST_FLANK, MOST_FLANK))
+    """Return the window of a crop along one axis, displaced by `offset` samples."""
+    return tukey(length, float(np.clip(FLANK_PX / length, LEAST_FLANK, MOST_FLANK)), offset)
+
+
+def tukey(length: int, flank: float, offset: float = 0.0) -> NDArray[np.float32]:
+    """Return a Tukey window of `length` samples with cosine flanks of the share `flank` each, displaced by `offset` samples.
+
+    That of `scipy.signal.windows.tukey` with ``alpha = 2 * flank``, whose import takes longer than all the rest of this package's.
+    """
     from_edge = (np.arange(length) - offset) / (length - 1)
     from_edge = np.clip(np.minimum(from_edge, 1 - from_edge), 0, flank)
     window: NDArray[np.float32] = (0.5 - 0.5 * np.cos(np.pi * from_edge / flank)).astype(np.float32)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from frames_synthetic import Microscope
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.signal import windows
 
 from xbat_live.imaging import BlurScreen, LiveRegistrar, optical_density
 from xbat_live.imaging.correction import Corrector, bin_sum
 from xbat_live.imaging.registration import ShiftEngine
-from xbat_live.imaging.spectrum import fast_even_length
+from xbat_live.imaging.spectrum import fast_even_length, tukey
 
 SHAPE = (160, 176)
 QUICK = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -148,3 +152,16 @@ def test_fast_lengths_are_even_and_close(length: int) -> None:
     fast = fast_even_length(length)
     assert fast % 2 == 0
     assert 0.8 * length - 2 <= fast <= length
+
+
+@given(length=st.integers(2, 300), flank=st.floats(0.01, 0.5))
+def test_the_window_is_that_of_scipy(length: int, flank: float) -> None:
+    assert np.allclose(tukey(length, flank), windows.tukey(length, 2 * flank), atol=1e-6)
+
+
+def test_what_only_tests_need_is_not_imported_with_the_package() -> None:
+    # scipy.signal and scipy.stats cost every process start some tenths of a second.
+    heavy = ("scipy.signal", "scipy.stats", "scipy.cluster", "skimage")
+    code = f"import sys, xbat_live.imaging; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
