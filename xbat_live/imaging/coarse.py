@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import fft, ndimage
 
+from xbat_live.imaging.band import HalfPlane, phase_ramp
 from xbat_live.imaging.correction import bin_sum
-from xbat_live.imaging.spectrum import Complex2D, Float2D, tukey
+from xbat_live.imaging.spectrum import Complex2D, Float, Float2D, tukey
+from xbat_live.imaging.subpixel import climb
 
-COARSE = 4
-"""Binned px summed along each axis for the search."""
+LEAST_COARSE_PX, LEAST_FACTOR = 80, 4
+"""Coarse images are made by the largest power of two, at least `LEAST_FACTOR`, that leaves so many px on their shorter side."""
 NEIGHBOUR = 2
 """Coarse px around a candidate that belong to it."""
 FLANK = 0.15
 """Of the window of the search, share of a side."""
+LEAST_HEIGHT = 8.0
+"""Standard deviations of the correlation surface above which the place of its peak is believed to a fraction of a px."""
+MOST_LEFT_OUT = 0.4
+"""Share of the field that may be seen in one of the two frames only for the same."""
+FARTHEST = 1.5
+"""Coarse px between the highest px and the maximum."""
 LEAST_OVERLAP = 0.3
 """Share of the frame that must be common to both along each axis."""
 
@@ -27,17 +36,20 @@ class Candidate:
     Attributes
     ----------
     shift_yx
-        Binned px, multiples of `COARSE`.
+        Binned px, multiples of `CoarseSearch.factor`.
     correlation, overlap
         Correlation coefficient over what both frames have in common there, and its share of the field.
     height
         Of the whitened cross-correlation, over the highest one.
+    near_yx
+        The maximum there to about a tenth of a coarse px, binned px; None where it is not known so well.
     """
 
     shift_yx: tuple[int, int]
     correlation: float
     overlap: float
     height: float
+    near_yx: Float | None = None
 
     @property
     def score(self) -> float:
@@ -53,17 +65,21 @@ class CoarseImage:
     ----------
     image, spectrum
         Background-free and weighted, and its zero-padded spectrum.
-    od
-        Optical density, background included, for a first refinement.
     """
 
     image: Float2D
     spectrum: Complex2D
-    od: Float2D
+
+    @cached_property
+    def conjugate(self) -> Complex2D:
+        """Conjugate of `spectrum`."""
+        return self.spectrum.conj()
 
 
 class CoarseSearch:
     """Whitened cross-power of zero-padded coarse images; every candidate is verified by its correlation over the overlap.
+
+    `factor` is the binned px summed along each axis.
 
     Parameters
     ----------
@@ -75,37 +91,53 @@ class CoarseSearch:
 
     def __init__(self, binned_shape: tuple[int, int], workers: int = 1) -> None:
         self.workers = workers
-        coarse = (binned_shape[0] // COARSE, binned_shape[1] // COARSE)
+        self.factor = LEAST_FACTOR
+        while min(binned_shape) // (2 * self.factor) >= LEAST_COARSE_PX:
+            self.factor *= 2
+        coarse = (binned_shape[0] // self.factor, binned_shape[1] // self.factor)
         self.shape = coarse
         self._taper = np.outer(tukey(coarse[0], FLANK), tukey(coarse[1], FLANK))
         self._padded = tuple(fft.next_fast_len(int(n * 1.6), real=True) for n in coarse)
         fy = fft.fftfreq(self._padded[0])[:, None]
         fx = fft.rfftfreq(self._padded[1])[None, :]
+        multiplicity = np.full(fx.shape[1], 2, np.float32)
+        multiplicity[0] = 1
+        self._plane = HalfPlane(fy[:, 0].astype(np.float32), fx[0].astype(np.float32), multiplicity)
         radius2 = fy**2 + fx**2
         low = 2.0 / min(coarse)
         self.weight: Float2D = np.ones(coarse, np.float32)
         self._support: Float2D = self.weight
         self._support_of: Float2D | None = None
-        # Lags in ascending order, so that neighbours are neighbours
-        self._lags = [np.arange(-most, most + 1) for most in (int(n * (1 - LEAST_OVERLAP)) for n in coarse)]
+        self._lit_everywhere = False
+        # The surface is turned so that no shift lies in its middle: neighbours are neighbours, and what is searched is one block.
+        self._middle = np.array(self._padded) // 2
+        self._turn = phase_ramp(self._plane.fy, self._plane.fx, -self._middle.astype(float))
+        most = [int(n * (1 - LEAST_OVERLAP)) for n in coarse]
+        self._searched = tuple(slice(m - a, m + a + 1) for m, a in zip(self._middle, most, strict=True))
+        self._top_left = -np.array(most)
         self._band = (np.exp(-radius2 / (2 * 0.2**2)) * (1 - np.exp(-radius2 / (2 * low**2)))).astype(np.float32)
 
     def prepare(self, od: Float2D, weight: Float2D) -> CoarseImage:
         """Return the coarse image of a frame (binned optical density and weight) and its spectrum."""
         if weight is not self._support_of:
             self._support_of = weight
-            self._support = np.maximum(bin_sum(weight, COARSE), 1e-3)
-            self.weight = np.clip(self._support / COARSE**2, 0, 1)
-        small = bin_sum(od * weight, COARSE)
-        small /= self._support
+            self._lit_everywhere = bool(weight.min() > 0)
+            self._support = np.maximum(bin_sum(weight, self.factor), 1e-3)
+            self.weight = np.clip(self._support / self.factor**2, 0, 1)
+        if self._lit_everywhere:
+            small = bin_sum(od, self.factor)
+            small *= np.float32(1 / self.factor**2)
+        else:
+            small = bin_sum(od * weight, self.factor)
+            small /= self._support
         image = small - ndimage.uniform_filter(small, max(5, min(self.shape) // 4))
         image *= self.weight
         image -= image.mean()
-        return CoarseImage(image, fft.rfft2(image * self._taper, self._padded, workers=self.workers), small)
+        return CoarseImage(image, fft.rfft2(image * self._taper, self._padded, workers=self.workers))
 
     def candidates(self, reference: CoarseImage, moved: CoarseImage, count: int = 4) -> list[Candidate]:
         """Return coarse shifts from `reference` to `moved`, best first."""
-        cross = moved.spectrum * reference.spectrum.conj()
+        cross = moved.spectrum * reference.conjugate
         magnitude = np.abs(cross)
         magnitude += np.float32(1e-3) * magnitude.max() + np.float32(1e-20)
         # Softly whitened: over the power three quarters, by square roots because np.power takes ten times as long
@@ -113,32 +145,47 @@ class CoarseSearch:
         magnitude *= np.sqrt(magnitude)
         np.divide(self._band, magnitude, out=magnitude)
         cross *= magnitude
+        cross *= self._turn
         surface = fft.irfft2(cross, self._padded, workers=self.workers)
-        rows, columns = self._lags
-        surface = surface[np.ix_(rows, columns)]
+        spread = float(np.sqrt(np.vdot(surface, surface) / surface.size))
+        surface = _maxima(surface[self._searched])
         found: list[Candidate] = []
         top = float(surface.max())
-        surface = _maxima(surface)
         for _ in range(count):
             iy, ix = np.unravel_index(int(surface.argmax()), surface.shape)
             height = float(surface[iy, ix])
             if not height > 0:
                 break
-            dy, dx = int(rows[iy]), int(columns[ix])
+            dy, dx = int(iy) + int(self._top_left[0]), int(ix) + int(self._top_left[1])
             found.append(self._verify(reference.image, moved.image, dy, dx, height / top))
             surface[max(iy - NEIGHBOUR, 0) : iy + NEIGHBOUR + 1, max(ix - NEIGHBOUR, 0) : ix + NEIGHBOUR + 1] = -np.inf
-        return sorted(found, key=lambda c: -c.score)
+        found.sort(key=lambda c: -c.score)
+        if found and found[0].height * top > LEAST_HEIGHT * spread and found[0].overlap > 1 - MOST_LEFT_OUT:
+            found[0] = replace(found[0], near_yx=self._maximum(cross, found[0].shift_yx))
+        return found
+
+    def _maximum(self, cross: Complex2D, shift_yx: tuple[int, int]) -> Float | None:
+        """Return the maximum of the surface near one of its pixels (binned px), or None when it is not there."""
+        start = np.array(shift_yx) / self.factor + self._middle
+        climbed = climb(self._plane, cross, start)
+        if climbed is None or float(np.abs(climbed[0] - start).max()) > FARTHEST:
+            return None
+        near: Float = (climbed[0] - self._middle) * self.factor
+        return near
 
     def _verify(self, reference: Float2D, image: Float2D, dy: int, dx: int, height: float) -> Candidate:
         ny, nx = reference.shape
+        shift_yx = (dy * self.factor, dx * self.factor)
         moved = image[max(dy, 0) : ny + min(dy, 0), max(dx, 0) : nx + min(dx, 0)]
         still = reference[max(-dy, 0) : ny + min(-dy, 0), max(-dx, 0) : nx + min(-dx, 0)]
         overlap = moved.size / image.size
         if overlap < LEAST_OVERLAP / 2:
-            return Candidate((dy * COARSE, dx * COARSE), 0.0, overlap, height)
-        a, b = moved - moved.mean(), still - still.mean()
-        scale = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
-        return Candidate((dy * COARSE, dx * COARSE), float(np.vdot(a, b)) / max(scale, 1e-20), overlap, height)
+            return Candidate(shift_yx, 0.0, overlap, height)
+        a, b = moved.ravel(), still.ravel()
+        sum_a, sum_b = float(a.sum()), float(b.sum())
+        both = float(a @ b) - sum_a * sum_b / a.size
+        scale = (float(a @ a) - sum_a**2 / a.size) * (float(b @ b) - sum_b**2 / a.size)
+        return Candidate(shift_yx, both / max(float(np.sqrt(max(scale, 0.0))), 1e-20), overlap, height)
 
 
 def _maxima(surface: Float2D) -> Float2D:

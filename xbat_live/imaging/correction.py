@@ -16,7 +16,8 @@ Float1D = NDArray[np.float32]
 LEAST_COUNTS = 1.0
 UNLIT_FRACTION = 0.02
 FLAT_SMOOTHING_PX = 16.0
-STRIP_ROWS = 128
+STRIP_ROWS = 256
+FITS_TWICE = 1 << 15
 
 
 def optical_density(frame: ArrayLike, flat: ArrayLike, dark: ArrayLike) -> Float2D:
@@ -55,41 +56,51 @@ def optical_density(frame: ArrayLike, flat: ArrayLike, dark: ArrayLike) -> Float
 def bin_sum(frame: NDArray[Any], factor: int) -> Float2D:
     """Return sums over `factor` x `factor` blocks, float32 of shape (ny // factor, nx // factor); a remainder is cut off."""
     ny, nx = (n // factor * factor for n in frame.shape)
-    packed = frame.dtype == np.uint16 and factor % 2 == 0 and nx % 2 == 0 and frame.strides[1] == 2
-    if not (packed and frame.shape[1] % 2 == 0 and frame.strides[0] % 4 == 0 and sys.byteorder == "little"):
+    packed = frame.dtype == np.uint16 and factor % 2 == 0 and frame.strides[1] == 2 and frame.strides[0] % 4 == 0
+    if not (packed and sys.byteorder == "little"):
         return _bin_strided(frame[:ny, :nx], factor)
-    # Two pixels per 32-bit word: half the operations, in strips that stay in the cache. Sums reach 65535 * factor**2 < 2**32.
-    words = frame.view(np.uint32)[:ny, : nx // 2]
-    low, half = np.uint32(0xFFFF), factor // 2
     binned = np.empty((ny // factor, nx // factor), np.float32)
     strip = max(STRIP_ROWS // factor, 1) * factor
     for top in range(0, ny, strip):
-        block = words[top : top + strip]
-        pairs = block & low
-        pairs += block >> np.uint32(16)
-        rows = pairs[0::factor] + pairs[1::factor]
-        for start in range(2, factor):
-            rows += pairs[start::factor]
-        if half > 1:
-            total = rows[:, 0::half] + rows[:, 1::half]
-            for start in range(2, half):
-                total += rows[:, start::half]
-            rows = total
-        binned[top // factor : top // factor + len(rows)] = rows
+        block = frame[top : min(top + strip, ny), :nx]
+        binned[top // factor : (top + len(block)) // factor] = _bin_packed(block, factor)
     return binned
 
 
+def _bin_packed(strip: NDArray[np.uint16], factor: int) -> NDArray[np.uint32]:
+    """Return the sums of a strip that stays in the cache, two pixels per 32-bit word: half the operations.
+
+    They reach 65535 * factor**2 < 2**32. Where it cannot overflow, rows are added by twos before that: half of the half.
+    """
+    step = factor
+    if int(strip.max()) < FITS_TWICE:
+        strip, step = strip[0::2] + strip[1::2], factor // 2
+    words = strip.view(np.uint32)
+    pairs = words & np.uint32(0xFFFF)
+    pairs += words >> np.uint32(16)
+    return _added(_added(pairs, step).T, factor // 2).T
+
+
+def _added(values: NDArray[Any], step: int) -> NDArray[Any]:
+    """Return sums of every `step` rows."""
+    if step == 1:
+        return values
+    total: NDArray[Any] = values[0::step] + values[1::step]
+    for start in range(2, step):
+        total += values[start::step]
+    return total
+
+
 def _bin_strided(frame: NDArray[Any], factor: int) -> Float2D:
-    # Strided sums: several times faster than reshape-and-sum for small factors; rows first, they are contiguous.
+    """Return the sums of any frame: strided sums, several times faster than reshape-and-sum; rows first, they are contiguous."""
     rows = frame[0::factor].astype(np.float32)
     for start in range(1, factor):
         rows += frame[start::factor]
     if factor == 1:
         return rows
-    total = rows[:, 0::factor] + rows[:, 1::factor]
-    for start in range(2, factor):
-        total += rows[:, start::factor]
-    return total
+    # Products with a column of ones: the sums of neighbours that memory delivers in order anyway.
+    sums: Float2D = rows.reshape(-1, factor) @ np.ones(factor, np.float32)
+    return sums.reshape(len(rows), -1)
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ class Corrected:
     Attributes
     ----------
     od
-        Optical density minus its weighted mean, shape (ny // bin, nx // bin), float32.
+        Optical density but for a constant (beam intensity and exposure), shape (ny // bin, nx // bin), float32.
     light
         Counts above dark per unbinned pixel, mean over the lit area.
     transmission
@@ -140,7 +151,7 @@ class Corrector:
         self.lit: NDArray[np.bool_] = np.ones(self.binned_shape, bool)
         self._lit_everywhere = True
         self._lit_share: Float2D = self.weight
-        self._lit_count = self._weight_sum = self._reference = 1.0
+        self._lit_count = self._reference = 1.0
         self._row_reference: Float1D = np.ones(self.binned_shape[0], np.float32)
         self._ready = False
 
@@ -190,7 +201,6 @@ class Corrector:
             np.maximum(counts, LEAST_COUNTS, out=counts)
         np.log(counts, out=counts)
         od = np.subtract(self._log_light, counts, out=counts)
-        od -= float(np.vdot(self.weight, od)) / self._weight_sum
         return Corrected(od, light / self.bin**2, light / self._reference / beam_scale, row_light)
 
     def _checked(self, what: str, image: ArrayLike) -> Float2D:
@@ -212,7 +222,6 @@ class Corrector:
         # Noise of the optical density goes as 1/sqrt(light): this weight makes it white, and fades the unlit parts out softly.
         root = np.sqrt(np.clip(smooth / bright, 0.0, 1.0))
         self.weight = np.where(self.lit, np.clip((root - 0.1) / 0.9, 0.0, 1.0), 0).astype(np.float32)
-        self._weight_sum = max(float(self.weight.sum(dtype=np.float64)), 1e-12)
         self._lit_share = self.lit.astype(np.float32)
         self._lit_count = max(float(self.lit.sum()), 1.0)
         by_row = np.where(self.lit, light, 0).sum(1)

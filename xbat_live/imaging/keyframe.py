@@ -6,7 +6,7 @@ import numpy as np
 
 from xbat_live.imaging.coarse import CoarseImage
 from xbat_live.imaging.level import Crop, PairShift
-from xbat_live.imaging.spectrum import Float, Float2D, PolarPower
+from xbat_live.imaging.spectrum import Complex2D, Float, Float2D, PolarPower
 
 MOST_BASELINE = 0.7
 """Unbinned px squared; a line of 2.9 px."""
@@ -29,8 +29,8 @@ class Keyframe:
         Counts up from 0.
     coarse
         Its image for the search, made when first needed.
-    central, rough_central
-        Cached transforms of the central crop, at full and at coarse resolution.
+    central
+        Cached transform of the central crop.
     own_covariance
         What the noise of this frame adds to all that is measured against it, binned px squared; None: not known yet, or in `covariance`.
     """
@@ -43,7 +43,6 @@ class Keyframe:
         self.covariance = covariance
         self.coarse: CoarseImage | None = None
         self.central: Crop | None = None
-        self.rough_central: Crop | None = None
         self.own_covariance: Float | None = None
         self._kernel_sum: Float = np.zeros(3)
         self._kernel_count = 0
@@ -85,15 +84,26 @@ class Keyframe:
             self.own_covariance = pair.covariance / 2
         central.averaged += 1
         share = np.float32(1 / central.averaged)
-        spectrum = central.spectrum + (pair.turned_spectrum() - central.spectrum) * share
-        static_phase = central.static_phase
-        if static_phase is None:
-            static_phase = np.ones(spectrum.shape, np.complex64)
+        spectrum = _mean(central.spectrum, pair.turned_spectrum(), share)
         # Aligned on the sample, noise of the flat moves from frame to frame: it averages out at high frequencies first.
-        central.static_phase = static_phase + (window.phase(pair.shift_yx) - static_phase) * share
+        static_phase = _mean(central.static_phase, window.phase(pair.shift_yx), share)
         polar = window.polar(spectrum)
-        kept = central.static_phase.real**2 + central.static_phase.imag**2
+        kept = static_phase.real**2
+        kept += static_phase.imag**2
         static = pair.static_power * (window.polar_mean(kept) - window.noise_mean(kept))
         floor = np.maximum(polar.noise + static, polar.noise)
         central.lag_yx = central.lag_yx + (pair.lag_yx - central.lag_yx) / central.averaged
-        central.replace_spectrum(spectrum, PolarPower(polar.power, polar.noise, floor))
+        central.replace_spectrum(spectrum, PolarPower(polar.power, polar.noise, floor), static_phase)
+
+
+def _mean(before: Complex2D | None, added: Complex2D, share: np.float32) -> Complex2D:
+    """Return the running mean with one more (which is overwritten); `before` None stands for one everywhere."""
+    if before is None:
+        added -= np.complex64(1)
+        added *= share
+        added += np.complex64(1)
+    else:
+        added -= before
+        added *= share
+        added += before
+    return added

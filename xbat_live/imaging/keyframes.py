@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,8 @@ LEAST_SIGNIFICANCE = 6.5
 """Standard deviations; mismatched frames reach about 4.5 within the search range."""
 LEAST_COARSE = 0.2
 AMBIGUITY = 0.9
-FAR_APART = 16
-"""Binned px."""
+FAR_APART, MOST_APART = 4, 3
+"""Coarse px: two candidates are two and not one; coarse and fine shift agree."""
 AS_SHARP = 0.5
 AS_WELL = 0.8
 """Coarse correlations are lowered by up to this factor when the shift lies between coarse pixels."""
@@ -97,19 +98,17 @@ class KeyframeChain:
         found = engine.search(active, image)
         if not found or found[0].correlation < LEAST_COARSE:
             return self._lost("no structure in common with the keyframe: moved out of the field, or another sample")
-        if _ambiguous(found):
+        if _ambiguous(found, FAR_APART * engine.coarse.factor):
             return self._lost("two shifts fit equally well (periodic sample?)")
-        keyframe = active
-        near = engine.approximate(active, image, found[0].shift_yx)
-        rough = np.array(found[0].shift_yx, float) if near is None else near
-        pair = engine.refine(active, od, rough, near=near is not None)
-        if pair is not None and len(self.keyframes) > 1:
-            position = active.position_yx + pair.shift_yx
-            nearest = min(self.keyframes, key=lambda k: float(np.abs(k.position_yx - position).max()))
-            if nearest is not active:
-                better = engine.refine(nearest, od, position - nearest.position_yx, near=True)
-                if better is not None and better.significance > LEAST_SIGNIFICANCE:
-                    pair, keyframe = better, nearest
+        near = found[0].near_yx
+        rough = active.position_yx + (np.array(found[0].shift_yx, float) if near is None else near)
+        # The nearest keyframe has most in common with the frame; whatever was found against the active one, if that fails.
+        nearest = min(self.keyframes, key=lambda k: _apart(k.position_yx, rough))
+        pair, keyframe = None, active
+        for keyframe in dict.fromkeys((nearest, active)):
+            pair = engine.refine(keyframe, od, rough - keyframe.position_yx, near=near is not None)
+            if pair is not None and pair.significance > LEAST_SIGNIFICANCE:
+                break
         if pair is None:
             return self._lost("too little in common with the keyframe")
         confidence = pair.significance / (pair.significance + LEAST_SIGNIFICANCE)
@@ -120,12 +119,12 @@ class KeyframeChain:
             )
         coarse_yx = np.array(found[0].shift_yx) + active.position_yx
         position = keyframe.position_yx + pair.shift_yx
-        if np.abs(position - coarse_yx).max() > 12:
+        if _apart(position, coarse_yx) > MOST_APART * engine.coarse.factor:
             return self._lost("coarse and fine shift disagree", confidence)
         scale = engine.bin
         covariance = (keyframe.covariance_of(pair) + pair.frame_covariance) * scale**2
         sigma = np.sqrt(np.diag(covariance))
-        if float(np.sqrt(np.diag(pair.covariance)).max()) * scale > MOST_SIGMA_PX:
+        if np.sqrt(max(pair.covariance[0, 0], pair.covariance[1, 1])) * scale > MOST_SIGMA_PX:
             return self._lost(f"shift uncertain by {sigma.max():.2f} px, limit {MOST_SIGMA_PX:g} px", confidence, pair)
         return Located(True, "", position * scale, sigma, covariance, confidence, pair, keyframe)
 
@@ -168,14 +167,12 @@ class KeyframeChain:
         """
         edges = [(keyframe, pair)]
         rough = keyframe.position_yx + pair.shift_yx
-        others = sorted(
-            (k for k in self.keyframes if k is not keyframe), key=lambda k: float(np.abs(k.position_yx - rough).max())
-        )
+        others = sorted((k for k in self.keyframes if k is not keyframe), key=lambda k: _apart(k.position_yx, rough))
         for other in others[:2]:
             edge = self.engine.refine(other, od, rough - other.position_yx, near=True)
             if edge is None or edge.significance < LEAST_SIGNIFICANCE:
                 continue
-            if np.abs(other.position_yx + edge.shift_yx - rough).max() < 1.0:
+            if _apart(other.position_yx + edge.shift_yx, rough) < 1.0:
                 edges.append((other, edge))
         information = [np.linalg.inv(k.covariance_of(e) + e.frame_covariance) for k, e in edges]
         total = np.linalg.inv(sum(information))
@@ -201,7 +198,7 @@ class KeyframeChain:
         self._active = keyframe
         self._last_yx = position_yx * self.engine.bin
         if len(self.keyframes) > MOST_KEYFRAMES:
-            far = max(self.keyframes[:-1], key=lambda k: float(np.abs(k.position_yx - position_yx).max()))
+            far = max(self.keyframes[:-1], key=lambda k: _apart(k.position_yx, position_yx))
             self.keyframes.remove(far)
         return keyframe
 
@@ -212,15 +209,20 @@ class KeyframeChain:
         )
 
 
-def _ambiguous(found: list[Candidate]) -> bool:
+def _apart(a: Sequence[float] | Float, b: Sequence[float] | Float) -> float:
+    """Return the larger difference along either axis."""
+    return max(abs(float(a[0]) - float(b[0])), abs(float(a[1]) - float(b[1])))
+
+
+def _ambiguous(found: list[Candidate], far_apart_px: int) -> bool:
     """Whether another shift fits as well: far away by the correlation alone, anywhere when its peak is nearly as sharp, too."""
     best = found[0]
     for other in found[1:]:
-        apart = np.abs(np.subtract(best.shift_yx, other.shift_yx)).max()
+        apart = _apart(best.shift_yx, other.shift_yx)
         if min(other.height, best.height) > AS_SHARP * max(other.height, best.height):
             if other.correlation > AS_WELL * best.correlation:
                 return True
-        elif apart >= FAR_APART and other.score > AMBIGUITY * best.score:
+        elif apart >= far_apart_px and other.score > AMBIGUITY * best.score:
             return True
     return False
 

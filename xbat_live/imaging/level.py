@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy import fft
 
+from xbat_live.imaging.band import Band, phase_ramp
 from xbat_live.imaging.coarse import LEAST_OVERLAP
 from xbat_live.imaging.spectrum import (
     Complex2D,
@@ -21,7 +22,7 @@ from xbat_live.imaging.spectrum import (
 )
 from xbat_live.imaging.subpixel import Peak, highest_pixel, measure_peak, radial_weight, significance_at, weight_map
 
-MARGIN_FRACTION = 0.1
+MARGIN_FRACTION = 0.15
 LEAST_MARGIN = 16
 """Of a side, px: small fields need all their light (the error of a shift goes as one over the root of the area), large ones have enough and
 would pay for it at every transform."""
@@ -31,7 +32,7 @@ STATIC_ROUNDS = 8
 """Frames from which the flat's share of the noise is measured."""
 UNCORRECTED_PULL = 0.2
 """Part of a displacement of the taper by which a shift may be pulled where the pull was not computed."""
-WINDOWS_KEPT = 4
+WINDOWS_KEPT = 8
 DOUBTFUL = 10.0
 """Significance below which a match is looked at with all modes alike: few strong modes (one large particle) cannot exceed it."""
 SYSTEMATIC_PX = 0.13
@@ -69,15 +70,23 @@ class Crop:
     static_phase: Complex2D | None = None
     pull: Float | None = None
     lag_yx: Float = field(default_factory=lambda: np.zeros(2))
+    _static_conjugate: tuple[Band, Complex2D] | None = None
 
     @cached_property
     def conjugate(self) -> Complex2D:
         """Conjugate of `spectrum`, which must not be changed in place."""
         return self.spectrum.conj()
 
-    def replace_spectrum(self, spectrum: Complex2D, polar: PolarPower) -> None:
+    def static_conjugate(self, band: Band) -> Complex2D:
+        """Return the conjugate of `static_phase` in a block, kept for the next frame."""
+        if self._static_conjugate is None or self._static_conjugate[0] is not band:
+            assert self.static_phase is not None
+            self._static_conjugate = (band, band.take(self.static_phase).conj())
+        return self._static_conjugate[1]
+
+    def replace_spectrum(self, spectrum: Complex2D, polar: PolarPower, static_phase: Complex2D) -> None:
         """Put an averaged spectrum in place of the first frame's."""
-        self.spectrum, self.polar = spectrum, polar
+        self.spectrum, self.polar, self.static_phase, self._static_conjugate = spectrum, polar, static_phase, None
         self.__dict__.pop("conjugate", None)
 
 
@@ -150,7 +159,9 @@ class PairShift:
 
     def turned_spectrum(self) -> Complex2D:
         """Return the frame's spectrum turned back by the shift onto the reference."""
-        return self.spectrum * self.window.phase(self.rest_yx)
+        turned = self.window.phase(self.rest_yx)
+        turned *= self.spectrum
+        return turned
 
 
 class Level:
@@ -255,7 +266,7 @@ class Level:
         if static > 0:
             pattern = band.phase(np.array(whole, float))
             if reference.static_phase is not None:
-                pattern *= band.take(reference.static_phase).conj()
+                pattern *= reference.static_conjugate(band)
             pattern *= np.float32(static)
             cross -= pattern
         weighted = cross * weight_map(band, radial.best)
@@ -299,13 +310,12 @@ class Level:
         apart = max(abs(whole[0]), abs(whole[1])) >= 2
         if self.static_ratio is not None and not (apart and self._static_rounds < STATIC_ROUNDS):
             return self.static_ratio * noise
-        pattern = window.phase(np.array(whole, float))
-        if reference.static_phase is not None:
-            pattern *= reference.static_phase.conj()
         seen, model, count = 0.0, 0.0, 0
-        bands = (window.noise_band(values) for values in (pattern, spectrum, reference.conjugate))
-        for expected, a, b in zip(*bands, strict=True):
-            seen += float(np.vdot(expected, a * b).real)
+        for block in window.noise_blocks:
+            expected = phase_ramp(window.fy[block[0]], window.fx[block[1]], np.array(whole, float))
+            if reference.static_phase is not None:
+                expected *= reference.static_phase[block].conj()
+            seen += float(np.vdot(expected, spectrum[block] * reference.conjugate[block]).real)
             model += float(np.vdot(expected, expected).real)
             count += expected.size
         ratio = float(np.clip(seen / max(model, 0.05 * count) / noise, 0.0, 0.9))

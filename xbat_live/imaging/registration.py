@@ -10,18 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from xbat_live.imaging.coarse import COARSE, Candidate, CoarseImage, CoarseSearch
+from xbat_live.imaging.coarse import Candidate, CoarseImage, CoarseSearch
 from xbat_live.imaging.keyframe import Keyframe
 from xbat_live.imaging.level import Crop, Level, PairShift
 from xbat_live.imaging.spectrum import CropWindow, Float, Float2D, fast_even_length
 
 SEARCH_PX = 10
 """Half width, binned px, of the correlation surface searched around the coarse shift."""
-ROUGH_SEARCH_PX = 3
-"""The same for the small images, coarse px."""
-LEAST_ROUGH = 24
-"""Least size of a small image's crop, coarse px, below which the fine surface is searched instead."""
-LEAST_ROUGH_SIGNIFICANCE = 8.0
 MOST_PULL_PX = 0.02
 """Correction for windows not on the same material, binned px, from which the fine step is repeated with the window in the better place."""
 MOST_ROUNDS = 6
@@ -61,44 +56,17 @@ class ShiftEngine:
         self.margin = self.fine.margin
         self.central = self.fine.central
         self.coarse = CoarseSearch(binned_shape, workers)
-        self._rough: Level | None = None
-        if min(self.coarse.shape) * 0.8 >= LEAST_ROUGH:
-            self._rough = Level(self.coarse.shape, bin_factor * COARSE, workers)
         self._whole: CropWindow | None = None
 
     def forget_static(self) -> None:
         """Measure anew what share of the noise is the flat's: it was taken again."""
         self.fine.forget_static()
-        if self._rough is not None:
-            self._rough.forget_static()
 
     def search(self, keyframe: Keyframe, image: CoarseImage) -> list[Candidate]:
         """Return coarse shifts (binned px) of a frame against the keyframe, best first."""
         if keyframe.coarse is None:
             keyframe.coarse = self.coarse.prepare(keyframe.od, keyframe.weight)
         return self.coarse.candidates(keyframe.coarse, image)
-
-    def approximate(self, keyframe: Keyframe, image: CoarseImage, shift_yx: tuple[int, int]) -> Float | None:
-        """Return the shift (binned px) to some hundredths of a coarse px near a candidate, or None when the small images do not tell."""
-        level = self._rough
-        if level is None or keyframe.coarse is None:
-            return None
-        whole = (round(shift_yx[0] / COARSE), round(shift_yx[1] / COARSE))
-        od, weight = keyframe.coarse.od, self.coarse.weight
-        if level.within_margin(whole):
-            if keyframe.rough_central is None:
-                keyframe.rough_central = level.crop(level.central, od, weight, level.margin)
-            window, origin, reference = level.central, level.margin, keyframe.rough_central
-        else:
-            common = level.overlap(whole)
-            if common is None:
-                return None
-            window, origin = common
-            reference = level.crop(window, od, weight, origin)
-        pair = level.register(window, reference, weight, origin, image.od, whole, None, ROUGH_SEARCH_PX)
-        if pair is None or pair.significance < LEAST_ROUGH_SIGNIFICANCE:
-            return None
-        return pair.shift_yx * COARSE
 
     def refine(self, keyframe: Keyframe, od: Float2D, shift_yx: Float, *, near: bool = False) -> PairShift | None:
         """Return the sub-pixel shift near `shift_yx` (binned px), or None when too little is common to both.

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse
 
+from xbat_live.imaging.band import Band, phase_ramp
+
 Float2D = NDArray[np.float32]
 Complex2D = NDArray[np.complex64]
 Float = NDArray[np.float64]
@@ -23,8 +25,6 @@ LEAST_FLANK, MOST_FLANK = 0.06, 0.125
 narrow that the edge of a small field looks like structure."""
 SCENE_SLOPE = 3.5
 """Power law of sharp-edged particles: f**-3 for edges, steeper for rounded ones."""
-MOST_SAMPLED = 20000
-"""Modes from which the scatter of phases is measured, about."""
 NOISE_BAND = 0.43
 """Frequency along either axis, cycles per binned pixel, above which power is taken as noise."""
 
@@ -129,6 +129,8 @@ class CropWindow:
         self.radial_index = np.where(usable, np.clip(radial, 0, N_RADIAL - 1), N_RADIAL).astype(np.intp)
         centre = np.minimum(np.sqrt(self.radial_edges[1:] * self.radial_edges[:-1]), 0.5)
         self.most_coherence: Float = np.minimum(1 - _aliased(centre), MOST_COHERENCE)
+        # Modes times frequency squared: what a radial bin tells of a shift at equal coherence
+        self.radial_leverage: Float = self.radial_sums(np.ones_like(radius)) * centre**2
         self._bands: dict[int, Band] = {}
 
     def _binned(self, values: NDArray[np.floating]) -> Float:
@@ -184,7 +186,7 @@ class CropWindow:
 
     def phase(self, shift_yx: Float) -> Complex2D:
         """Return ``exp(2 pi i f . shift)`` for a shift in binned px, shape of a spectrum."""
-        return _phase(self.fy, self.fx, shift_yx)
+        return phase_ramp(self.fy, self.fx, shift_yx)
 
     def polar(self, spectrum: Complex2D) -> PolarPower:
         """Return the power of a spectrum in polar bins, with its noise floor."""
@@ -202,100 +204,6 @@ class CropWindow:
         return np.einsum("ij,ij->i", values, self._angular_share)
 
 
-class Band:
-    """The modes of a half plane below a radius, as one contiguous block: all that registration has to touch.
-
-    Parameters
-    ----------
-    window
-        Geometry of the whole half plane.
-    radius
-        Cycles per binned px.
-    """
-
-    def __init__(self, window: CropWindow, radius: float) -> None:
-        ny, nx = window.shape
-        rows = int(np.ceil(radius * ny)) + 1
-        columns = min(int(np.ceil(radius * nx)) + 1, len(window.fx))
-        self._blocks: tuple[tuple[slice, slice], ...] = (
-            (slice(0, rows), slice(0, columns)),
-            (slice(ny - rows + 1, ny), slice(0, columns)),
-        )
-        if 2 * rows - 1 >= ny:
-            self._blocks = ((slice(0, ny), slice(0, columns)),)
-        self.columns = columns
-        self.fy = np.concatenate([window.fy[block[0]] for block in self._blocks])
-        self.fx = window.fx[:columns]
-        self.multiplicity = window.multiplicity[:columns]
-        self.radial_index = self.take(window.radial_index)
-        # Powers of the frequencies, for moments: columns 1, f, f^2
-        self._powers_y = np.stack([np.ones_like(self.fy), self.fy, self.fy**2], 1)
-        self._powers_x = np.stack([np.ones_like(self.fx), self.fx, self.fx**2], 1)
-        self._sampled = slice(0, columns, max(1, len(self.fy) * columns // MOST_SAMPLED))
-
-    def take(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the block of a spectrum-shaped array, contiguous."""
-        return np.concatenate([values[block] for block in self._blocks])
-
-    def product(self, a: Complex2D, b: Complex2D) -> Complex2D:
-        """Return the block of ``a * b``, both spectrum-shaped."""
-        result = np.empty((len(self.fy), self.columns), np.complex64)
-        top = 0
-        for block in self._blocks:
-            part = a[block]
-            np.multiply(part, b[block], out=result[top : top + len(part)])
-            top += len(part)
-        return result
-
-    def phase(self, shift_yx: Float) -> Complex2D:
-        """Return ``exp(2 pi i f . shift)`` in the block, binned px."""
-        return _phase(self.fy, self.fx, shift_yx)
-
-    def scatter(self, values: Complex2D, window: CropWindow) -> Complex2D:
-        """Return a half plane that is `values` in the block and zero elsewhere."""
-        half = np.zeros((window.shape[0], len(window.fx)), np.complex64)
-        top = 0
-        for block in self._blocks:
-            rows = half[block].shape[0]
-            half[block] = values[top : top + rows]
-            top += rows
-        return half
-
-    def moments(self, values: Complex2D, shift_yx: Float) -> NDArray[np.complex128]:
-        """Return ``M[i, j] = sum fy^i fx^j v exp(2 pi i f . shift)`` for i, j in 0, 1, 2 over the full plane.
-
-        Two small matrix products: value, gradient and curvature of a correlation peak for the cost of reading the block once.
-        """
-        turn = 2j * np.pi
-        by_column = np.exp(turn * float(shift_yx[1]) * self.fx).astype(np.complex64) * self.multiplicity
-        by_row = np.exp(turn * float(shift_yx[0]) * self.fy).astype(np.complex64)
-        right = values @ (self._powers_x * by_column[:, None])
-        left = self._powers_y * by_row[:, None]
-        result: NDArray[np.complex128] = left.astype(np.complex128).T @ right.astype(np.complex128)
-        return result
-
-    def scatter_of_phases(self, values: Complex2D, shift_yx: Float) -> tuple[Float, float]:
-        """Return ``S[i, j] = sum m^2 fy^i fx^j Im(v e)^2`` with ``e = exp(2 pi i f . shift)``, and ``sum m^2 Re(v e)^2``.
-
-        m is the multiplicity of a mode in the half plane (1 or 2). Of larger blocks every n-th column is looked at.
-        """
-        columns = self._sampled
-        turned = values[:, columns] * _phase(self.fy, self.fx[columns], shift_yx)
-        share = self.multiplicity[columns] ** 2 * np.float32(columns.step)
-        imaginary, real = turned.imag**2, turned.real**2
-        right = imaginary @ (self._powers_x[columns] * share[:, None])
-        moments: Float = self._powers_y.astype(np.float64).T @ right.astype(np.float64)
-        return moments, float(real.sum(0) @ share)
-
-
-def _phase(fy: NDArray[np.float32], fx: NDArray[np.float32], shift_yx: Float) -> Complex2D:
-    turn = 2j * np.pi
-    by_row = np.exp(turn * float(shift_yx[0]) * fy).astype(np.complex64)
-    by_column = np.exp(turn * float(shift_yx[1]) * fx).astype(np.complex64)
-    phase: Complex2D = by_row[:, None] * by_column[None, :]
-    return phase
-
-
 def _aliased(frequency: Float) -> Float:
     """Return aliased over true power after binning, at frequencies in cycles per binned px, for a scene whose power falls as f**-3.5.
 
@@ -308,7 +216,8 @@ def _aliased(frequency: Float) -> Float:
 
 def _gathering(index: NDArray[np.intp], count: int) -> sparse.csr_array:
     """Return the matrix that sums values by `index`; index `count` is left out."""
-    order = np.argsort(index, kind="stable").astype(np.int32)
+    # Small integers are sorted by counting.
+    order = np.argsort(index.astype(np.uint8), kind="stable").astype(np.int32)
     sizes = np.bincount(index, minlength=count + 1)
     starts = np.concatenate([[0], np.cumsum(sizes)])[: count + 1].astype(np.int32)
     order = order[: starts[-1]]

@@ -1,0 +1,125 @@
+"""Blocks of modes of a half plane: what registration has to touch, and the moments from which a correlation peak is climbed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from xbat_live.imaging.spectrum import Complex2D, CropWindow, Float
+
+MOST_SAMPLED = 8000
+"""Modes from which the scatter of phases is measured, about."""
+
+
+class HalfPlane:
+    """Modes on a grid of frequencies, one half of a real image's.
+
+    Parameters
+    ----------
+    fy, fx
+        Frequencies along either axis, cycles per px, float32.
+    multiplicity
+        Of every column: 1 where its mirror image is in the half plane, too, else 2.
+    """
+
+    def __init__(self, fy: NDArray[np.float32], fx: NDArray[np.float32], multiplicity: NDArray[np.float32]) -> None:
+        self.fy = fy
+        self.fx = fx
+        self.multiplicity = multiplicity
+        # Powers of the frequencies, for moments: columns 1, f, f^2
+        self._powers_y = np.stack([np.ones_like(fy), fy, fy**2], 1)
+        self._powers_x = np.stack([np.ones_like(fx), fx, fx**2], 1)
+
+    def phase(self, shift_yx: Float) -> Complex2D:
+        """Return ``exp(2 pi i f . shift)`` at all modes."""
+        return phase_ramp(self.fy, self.fx, shift_yx)
+
+    def moments(self, values: Complex2D, shift_yx: Float | tuple[float, float]) -> NDArray[np.complex128]:
+        """Return ``M[i, j] = sum fy^i fx^j v exp(2 pi i f . shift)`` for i, j in 0, 1, 2 over the full plane.
+
+        Two small matrix products: value, gradient and curvature of a correlation peak for the cost of reading the modes once.
+        """
+        turn = 2j * np.pi
+        by_column = np.exp(turn * float(shift_yx[1]) * self.fx).astype(np.complex64) * self.multiplicity
+        by_row = np.exp(turn * float(shift_yx[0]) * self.fy).astype(np.complex64)
+        right = values @ (self._powers_x * by_column[:, None])
+        left = self._powers_y * by_row[:, None]
+        result: NDArray[np.complex128] = left.astype(np.complex128).T @ right.astype(np.complex128)
+        return result
+
+
+class Band(HalfPlane):
+    """The modes of a half plane below a radius, as one contiguous block: all that registration has to touch.
+
+    Parameters
+    ----------
+    window
+        Geometry of the whole half plane.
+    radius
+        Cycles per binned px.
+    """
+
+    def __init__(self, window: CropWindow, radius: float) -> None:
+        ny, nx = window.shape
+        rows = int(np.ceil(radius * ny)) + 1
+        columns = min(int(np.ceil(radius * nx)) + 1, len(window.fx))
+        self._blocks: tuple[tuple[slice, slice], ...] = (
+            (slice(0, rows), slice(0, columns)),
+            (slice(ny - rows + 1, ny), slice(0, columns)),
+        )
+        if 2 * rows - 1 >= ny:
+            self._blocks = ((slice(0, ny), slice(0, columns)),)
+        self.columns = columns
+        fy = np.concatenate([window.fy[block[0]] for block in self._blocks])
+        super().__init__(fy, window.fx[:columns], window.multiplicity[:columns])
+        self.radial_index = self.take(window.radial_index)
+        self._sampled = slice(0, columns, max(1, len(self.fy) * columns // MOST_SAMPLED))
+
+    def take(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the block of a spectrum-shaped array, contiguous."""
+        return np.concatenate([values[block] for block in self._blocks])
+
+    def product(self, a: Complex2D, b: Complex2D) -> Complex2D:
+        """Return the block of ``a * b``, both spectrum-shaped."""
+        result = np.empty((len(self.fy), self.columns), np.complex64)
+        top = 0
+        for block in self._blocks:
+            part = a[block]
+            np.multiply(part, b[block], out=result[top : top + len(part)])
+            top += len(part)
+        return result
+
+    def scatter(self, values: Complex2D, window: CropWindow) -> Complex2D:
+        """Return a half plane that is `values` in the block and zero elsewhere."""
+        half = np.zeros((window.shape[0], len(window.fx)), np.complex64)
+        top = 0
+        for block in self._blocks:
+            rows = half[block].shape[0]
+            half[block] = values[top : top + rows]
+            top += rows
+        return half
+
+    def scatter_of_phases(self, values: Complex2D, shift_yx: Float) -> tuple[Float, float]:
+        """Return ``S[i, j] = sum m^2 fy^i fx^j Im(v e)^2`` with ``e = exp(2 pi i f . shift)``, and ``sum m^2 Re(v e)^2``.
+
+        m is the multiplicity of a mode in the half plane (1 or 2). Of larger blocks every n-th column is looked at.
+        """
+        columns = self._sampled
+        turned = values[:, columns] * phase_ramp(self.fy, self.fx[columns], shift_yx)
+        share = self.multiplicity[columns] ** 2 * np.float32(columns.step)
+        imaginary, real = turned.imag**2, turned.real**2
+        right = imaginary @ (self._powers_x[columns] * share[:, None])
+        moments: Float = self._powers_y.astype(np.float64).T @ right.astype(np.float64)
+        return moments, float(real.sum(0) @ share)
+
+
+def phase_ramp(fy: NDArray[np.float32], fx: NDArray[np.float32], shift_yx: Float) -> Complex2D:
+    """Return ``exp(2 pi i f . shift)`` on the grid of two axes of frequencies."""
+    turn = 2j * np.pi
+    by_row = np.exp(turn * float(shift_yx[0]) * fy).astype(np.complex64)
+    by_column = np.exp(turn * float(shift_yx[1]) * fx).astype(np.complex64)
+    phase: Complex2D = by_row[:, None] * by_column[None, :]
+    return phase
