@@ -12,6 +12,7 @@ from ophyd.device import Staged
 from ophyd.status import DeviceStatus, Status
 
 from xbat_live.devices.camera import TxmCamera
+from xbat_live.devices.completion import completed_after
 
 logger = logging.getLogger(__name__)
 
@@ -139,22 +140,7 @@ class FrameBurst:
         if self._acquisition is None:
             raise RuntimeError(f"{self.name}: kick it off before completing it")
         acquisition, self._acquisition = self._acquisition, None
-        completed = Status(obj=self)
-
-        def ended(status: Status) -> None:
-            error = status.exception()
-            try:
-                if error is None:
-                    self._keep()
-            except Exception as failure:
-                error = failure
-            if error is None:
-                completed.set_finished()
-            else:
-                completed.set_exception(error)
-
-        acquisition.add_callback(ended)
-        return completed
+        return completed_after(self, acquisition, self._keep)
 
     def describe_collect(self) -> dict[str, dict[str, Any]]:
         """Return the data keys of the Events, by stream."""

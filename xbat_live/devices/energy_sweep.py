@@ -12,6 +12,7 @@ import numpy.typing as npt
 from event_model import compose_stream_resource
 
 from xbat_live.devices.bragg import SI111_SPACING_ANGSTROM, bragg_deg, energy_of_bragg_ev
+from xbat_live.devices.completion import completed_after
 
 if TYPE_CHECKING:
     from ophyd.status import Status
@@ -163,26 +164,13 @@ class EnergySweep:
         """
         if self._status is None:
             raise RuntimeError(f"{self.name}: kick it off before completing it")
-        from ophyd.status import Status
-
         acquisition, self._status = self._status, None
-        completed = Status(obj=self)
 
-        def ended(status: Any) -> None:
-            error = status.exception()
-            try:
-                if error is None:
-                    self.rows = self.camera.last_rows
-                    self._read_encoder()
-            except Exception as failure:  # whatever it is belongs to whoever waits for the cube
-                error = failure
-            if error is None:
-                completed.set_finished()
-            else:
-                completed.set_exception(error)
+        def keep() -> None:
+            self.rows = self.camera.last_rows
+            self._read_encoder()
 
-        acquisition.add_callback(ended)
-        return completed
+        return completed_after(self, acquisition, keep)
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the camera and the motor."""

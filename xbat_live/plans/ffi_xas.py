@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-from bluesky.utils import IllegalMessageSequence, MsgGenerator, RequestAbort, RequestStop
+from bluesky.utils import MsgGenerator
 
 from xbat_live.devices import CubeRecord, EnergySweep, PotentiostatStep, TxmBeamline, XasRecord
 from xbat_live.plans._blocking import call_in
@@ -28,6 +29,7 @@ from xbat_live.plans.metadata import bound_arguments, plain, run_metadata
 from xbat_live.plans.policies import keep_transmission
 from xbat_live.plans.protocol_state import load_state, save_state
 from xbat_live.plans.protocols import CubeAnalysis, LiveAnalysis, SpotChooser
+from xbat_live.plans.running import tell_end
 from xbat_live.plans.series import Series, SeriesSummary, decide
 from xbat_live.plans.stubs import take_darks
 
@@ -178,18 +180,6 @@ def operando_ffi_xas(
     metadata |= {"hints": {"dimensions": [(["time"], "primary")]}, "resumes": state.runs[-1] if state.runs else ""}
     outcome = "not started"
 
-    def tell_end(error: Exception) -> MsgGenerator[None]:
-        what = {RequestStop: "stopped by the operator", RequestAbort: "aborted by the operator"}.get(type(error))
-        try:
-            try:
-                yield from bps.drop()  # an Event may have been begun
-            except IllegalMessageSequence:
-                pass
-            yield from decide(series, "end", what or f"failed: {error}")
-            yield from save_spots(guard, series.records.spot)
-        except Exception:  # it must not hide what ended the run
-            logger.exception("the end of the run could not be recorded")
-
     def leave() -> MsgGenerator[None]:
         yield from close_shutter(beamline)
         if protocol.cycled and not state.complete:
@@ -217,7 +207,9 @@ def operando_ffi_xas(
         yield from call_in(guard.executor, save_state, state)
         yield from prepare_exposures(beamline, guard, exposure_s)
         yield from bpp.stage_wrapper(take_darks(beamline, guard, series.records.point, n=n_darks), [beamline.camera])
-        yield from bpp.contingency_wrapper(keep_transmission(measured(), guard, beamline), except_plan=tell_end)
+        yield from bpp.contingency_wrapper(
+            keep_transmission(measured(), guard, beamline), except_plan=partial(tell_end, series)
+        )
         yield from decide(series, "end", outcome)
         yield from save_spots(guard, series.records.spot)
 

@@ -62,6 +62,9 @@ class Location:
         return Target(label, self.index, self.x_um + fields_um[number][0], self.y_um + fields_um[number][1])
 
 
+_SAME_TRANSMISSION = 1e-3  # relative: a readback is never quite what was set
+
+
 @dataclass
 class Flats:
     """Takes flats when the last one is older than `ttl_s` seconds or was taken through another attenuator.
@@ -78,7 +81,8 @@ class Flats:
     def when_due(self, series: Series) -> MsgGenerator[None]:
         """Plan stub: take `n` flats if it is time; the next `visit` brings the sample back."""
         transmission = float((yield from bps.rd(series.beamline.attenuator.transmission)))
-        if time.monotonic() - self._taken_s < self.ttl_s and transmission == self._transmission:
+        same_beam = abs(transmission - self._transmission) <= _SAME_TRANSMISSION * self._transmission
+        if same_beam and time.monotonic() - self._taken_s < self.ttl_s:
             return
         yield from take_flats(
             series.beamline,

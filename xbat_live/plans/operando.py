@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
-import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
 from xbat_live.devices import TxmBeamline
 from xbat_live.plans.cycling import TimedStep
 from xbat_live.plans.guard import DoseGuard
+from xbat_live.plans.locations import Flats
 from xbat_live.plans.metadata import bound_arguments, run_metadata
 from xbat_live.plans.protocols import LiveAnalysis, SpotChooser
 from xbat_live.plans.running import Clock, run_series
 from xbat_live.plans.series import DriftPolicy, Series, SeriesSummary, follow_drift, measure_spot
-from xbat_live.plans.stubs import take_flats
 
 
 def operando_txm_series(
@@ -89,18 +87,10 @@ def operando_txm_series(
     """
     arguments = bound_arguments(locals())
     series = Series.of(beamline, guard, analysis, choose_spot, arguments)
-    point_record = series.records.point
-    flat_taken_s, flat_transmission = -float("inf"), 1.0
+    flats = Flats(reference_um, n_flats, flat_ttl_s)
 
     def point(index: int) -> MsgGenerator[None]:
-        nonlocal flat_taken_s, flat_transmission
-        transmission = float((yield from bps.rd(beamline.attenuator.transmission)))
-        attenuated = abs(transmission - flat_transmission) > 1e-3 * flat_transmission
-        if time.monotonic() - flat_taken_s >= flat_ttl_s or attenuated:
-            yield from take_flats(
-                beamline, guard, point_record, reference_um=reference_um, exposure_s=exposure_s, n=n_flats
-            )
-            flat_taken_s, flat_transmission = time.monotonic(), transmission
+        yield from flats.when_due(series)
         yield from follow_drift(series)
         yield from measure_spot(series, fields_um)
 

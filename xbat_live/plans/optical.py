@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import Any, cast
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Readable
-from bluesky.utils import IllegalMessageSequence, MsgGenerator, RequestAbort, RequestStop, short_uid
+from bluesky.utils import MsgGenerator, short_uid
 
 from xbat_live import __version__
 from xbat_live.devices import OpticalCamera, TxmBeamline
@@ -22,12 +22,10 @@ from xbat_live.plans.decisions import DECISION, Records
 from xbat_live.plans.guard import close_shutter
 from xbat_live.plans.metadata import bound_arguments, plain
 from xbat_live.plans.protocols import LiveAnalysis
-from xbat_live.plans.running import Clock
+from xbat_live.plans.running import Clock, tell_end
 from xbat_live.plans.series import Series, SeriesSummary, alarm, decide, judge
 from xbat_live.plans.steering import paused_s, while_paused
 from xbat_live.plans.stubs import DARK, FLAT, PRIMARY, Target
-
-logger = logging.getLogger(__name__)
 
 FIELD = "A"
 _FRAME_TYPE = {PRIMARY: "Normal", FLAT: "FlatField", DARK: "Background"}
@@ -111,7 +109,7 @@ def optical_series(
         yield from decide(run.series, "start", f"optical series of {n_points} points, no X-ray beam; {light}")
         yield from run.take_references(n_darks=n_darks, n_flats=n_flats)
         points = run.points(Clock(n_points, period_s, duration_s))
-        yield from bpp.contingency_wrapper(points, except_plan=run.tell_end)
+        yield from bpp.contingency_wrapper(points, except_plan=partial(tell_end, run.series, dosed=False))
         yield from decide(run.series, "end", run.outcome)
 
     yield from inner()  # a run's wrapper returns the uid, not the plan's value
@@ -243,18 +241,6 @@ class _Run:
                 return
             action = "retake" if attempt < self.max_retakes else "keep_rejected"
             yield from decide(self.series, action, f"{FIELD}: {frame.reason}", verdict=frame.kind, attempt=attempt)
-
-    def tell_end(self, error: Exception) -> MsgGenerator[None]:
-        """Record why the run ended early; the error goes on."""
-        what = {RequestStop: "stopped by the operator", RequestAbort: "aborted by the operator"}.get(type(error))
-        try:
-            try:
-                yield from bps.drop()  # an Event may have been begun
-            except IllegalMessageSequence:
-                pass
-            yield from decide(self.series, "end", what or f"failed: {error}")
-        except Exception:  # it must not hide what ended the run
-            logger.exception("the end of the run could not be recorded")
 
     def leave(self) -> MsgGenerator[None]:
         """Leave the shutter closed, the cell at rest and the light as it was; on every way out."""

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -44,7 +45,7 @@ class Clock:
     duration_s: float | None = None
 
 
-def run_series(  # noqa: PLR0915 - the parts of one run share its clock
+def run_series(
     series: Series,
     point: Callable[[int], MsgGenerator[None]],
     *,
@@ -100,19 +101,6 @@ def run_series(  # noqa: PLR0915 - the parts of one run share its clock
         nonlocal ending
         ending = yield from points()
 
-    def tell_end(error: Exception) -> MsgGenerator[None]:
-        # bluesky's stop document says `success` after a stop by the operator, and holds no reason then: this record does
-        what = {RequestStop: "stopped by the operator", RequestAbort: "aborted by the operator"}.get(type(error))
-        try:
-            try:
-                yield from bps.drop()  # an Event may have been begun
-            except IllegalMessageSequence:
-                pass
-            yield from decide(series, "end", what or f"failed: {error}")
-            yield from save_spots(guard, series.records.spot)
-        except Exception:  # it must not hide what ended the run
-            logger.exception("the end of the run could not be recorded")
-
     def leave() -> MsgGenerator[None]:
         yield from while_paused(None)
         yield from close_shutter(beamline)
@@ -129,7 +117,9 @@ def run_series(  # noqa: PLR0915 - the parts of one run share its clock
         yield from prepare_exposures(beamline, guard, series.exposure_s)
         yield from decide(series, "start", title, threshold=guard.lowest_limit_gy)
         yield from take_darks(beamline, guard, series.records.point, n=n_darks)
-        yield from bpp.contingency_wrapper(keep_transmission(counted(), guard, beamline), except_plan=tell_end)
+        yield from bpp.contingency_wrapper(
+            keep_transmission(counted(), guard, beamline), except_plan=partial(tell_end, series)
+        )
         yield from decide(series, "end", ending[1], elapsed_s=elapsed_s)
         yield from save_spots(guard, series.records.spot)
 
@@ -147,3 +137,21 @@ def declare_streams(series: Series) -> MsgGenerator[None]:
     yield from bps.declare_stream(series.records.analysis, name="analysis")
     yield from bps.declare_stream(series.records.decision, name=DECISION)
     yield from bps.declare_stream(series.records.spot, name=SPOTS)
+
+
+def tell_end(series: Series, error: Exception, *, dosed: bool = True) -> MsgGenerator[None]:
+    """Plan stub: record that `error` ends the run, and where it was `dosed` the dose of its spots; whatever fails here is logged.
+
+    Bluesky's stop document says ``success`` after a stop by the operator, and holds no reason then: this record does.
+    """
+    what = {RequestStop: "stopped by the operator", RequestAbort: "aborted by the operator"}.get(type(error))
+    try:
+        try:
+            yield from bps.drop()  # an Event may have been begun
+        except IllegalMessageSequence:
+            pass
+        yield from decide(series, "end", what or f"failed: {error}")
+        if dosed:
+            yield from save_spots(series.guard, series.records.spot)
+    except Exception:  # it must not hide what ended the run
+        logger.exception("the end of the run could not be recorded")
