@@ -35,8 +35,8 @@ install: $(VENV)/.dev   ## make .venv and install the project with its tools
 demo: $(VENV)/.run   ## simulated beamline, Tiled and a dose-aware operando run (about two minutes)
 	$(BIN)/xbat demo --seconds $(SECONDS_RUN)
 
-test: install    ## all tests, in three processes (most of the time goes into waiting for simulated hardware)
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long"
+test: install    ## all tests, in three processes, those against simulated hardware first (it is waited for)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long"
 
 test-long: install   ## what takes longest: replay, exchange, shared archives, energy sweeps against the IOCs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
