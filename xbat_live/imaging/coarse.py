@@ -182,7 +182,7 @@ class CoarseSearch:
         if overlap < LEAST_OVERLAP / 2:
             return Candidate(shift_yx, 0.0, overlap, height)
         a, b = moved.ravel(), still.ravel()
-        sum_a, sum_b = float(a.sum()), float(b.sum())
+        sum_a, sum_b = float(np.add.reduce(a)), float(np.add.reduce(b))
         both = float(a @ b) - sum_a * sum_b / a.size
         scale = (float(a @ a) - sum_a**2 / a.size) * (float(b @ b) - sum_b**2 / a.size)
         return Candidate(shift_yx, both / max(float(np.sqrt(max(scale, 0.0))), 1e-20), overlap, height)

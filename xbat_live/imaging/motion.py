@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from xbat_live.imaging.smoother import DriftSeparation, JitterEstimate, separate_drift
+
+__all__ = ["DriftModel", "DriftSeparation", "Motion", "separate_drift"]
+
 Float = NDArray[np.float64]
 
 MOST_REMEMBERED = 256
@@ -24,12 +28,15 @@ class Motion:
         Slow displacement since the first frame and its standard uncertainty, um.
     jitter_yx_um
         What the measured shift differs from the drift by: repositioning error, um. The drift has already followed this frame by a part
-        of its jitter, so that these values scatter less than the jitter does (by 12 to 32 % over the 56 points of Sun et al.). For the
-        jitter to about 5 % take `DriftModel.separation`.
+        of its jitter, so that these values scatter less than the jitter does (by 12 to 32 % over the 56 points of Sun et al.): for how
+        large the jitter is take `jitter_rms_yx_um`, for that of single frames `DriftModel.separation`.
     rate_um_per_min
         Drift rate (y, x), um/min.
     outlier_yx
         True per axis where the shift was too far from the prediction to be used fully.
+    jitter_rms_yx_um
+        Standard deviation of the jitter in the last `JitterEstimate.frames` frames by a smoother, what the drift took up of it given back,
+        um; the first guess, as far as nothing is known yet. To about 5 % after the 56 points of Sun et al.
     """
 
     drift_yx_um: tuple[float, float]
@@ -37,6 +44,7 @@ class Motion:
     rate_um_per_min: tuple[float, float]
     sigma_drift_yx_um: tuple[float, float]
     outlier_yx: tuple[bool, bool]
+    jitter_rms_yx_um: tuple[float, float]
 
 
 class DriftModel:
@@ -71,6 +79,7 @@ class DriftModel:
         self._jitter_weight = np.full(2, 3.0)
         self._jitter_sum = np.full(2, 3.0 * jitter_um**2)
         self._last_s: float | None = None
+        self._jitter = JitterEstimate(jitter_um)
         self._past: deque[tuple[float, float, float, float, float]] = deque(maxlen=MOST_REMEMBERED)
 
     @property
@@ -123,6 +132,7 @@ class DriftModel:
             raise ValueError(
                 f"DriftModel: time runs backwards by {self._last_s - t_s:.3g} s; hand frames over in the order they were taken"
             )
+        self._jitter.add(t_s / 60, shift, sigma)
         self._past.append((t_s, float(shift[0]), float(shift[1]), float(sigma[0]), float(sigma[1])))
         if self._last_s is None:
             self._last_s = t_s
@@ -166,137 +176,5 @@ class DriftModel:
             (float(rate[0]), float(rate[1])),
             (float(sigma[0]), float(sigma[1])),
             outlier,
+            self._jitter.rms_yx_um,
         )
-
-
-@dataclass(frozen=True)
-class DriftSeparation:
-    """Drift and jitter of a finished series, (y, x) in the second axis.
-
-    Attributes
-    ----------
-    drift_yx_um, sigma_drift_yx_um
-        Slow displacement and its standard uncertainty, shape (n, 2), um.
-    jitter_yx_um
-        Shift minus drift, shape (n, 2), um.
-    rate_um_per_min_yx
-        Drift rate, shape (n, 2), um/min.
-    jitter_sigma_yx_um
-        Estimated standard deviation of the jitter, um, corrected for what the drift took up of it.
-    rate_walk_um_per_min_yx
-        How much the rate was found to change in one minute (standard deviation), um/min.
-    """
-
-    drift_yx_um: Float
-    sigma_drift_yx_um: Float
-    jitter_yx_um: Float
-    rate_um_per_min_yx: Float
-    jitter_sigma_yx_um: tuple[float, float]
-    rate_walk_um_per_min_yx: tuple[float, float]
-
-
-WALKS = 10.0 ** np.arange(-6.5, -0.9, 0.5)
-"""Candidates for how much the rate changes in one minute, in units of the spread of the shifts per minute of the series."""
-JITTER_ROUNDS = 12
-PREFER_SMOOTH = 2.0
-"""Log likelihood given up for a smoother drift: about what two standard deviations of chance can gain."""
-
-
-def separate_drift(t_s: ArrayLike, shift_yx_um: ArrayLike, sigma_yx_um: ArrayLike | None = None) -> DriftSeparation:
-    """Split a finished series of shifts with a smoother, which, unlike `DriftModel`, knows what came after.
-
-    The model is that of `DriftModel`; the variance of the jitter is found by expectation maximisation and the restlessness of the
-    drift rate by maximum likelihood, for each axis (Rauch, Tung and Striebel 1965; Shumway and Stoffer 1982).
-
-    Parameters
-    ----------
-    t_s
-        Times of the exposures, shape (n,), s, ascending; n of at least 4.
-    shift_yx_um, sigma_yx_um
-        Displacement since the first frame and its standard uncertainty, shape (n, 2), um; None: negligible.
-
-    Raises
-    ------
-    ValueError
-        Wrong shapes, fewer than four frames, values that are not finite or times that run backwards.
-    """
-    minutes = np.asarray(t_s, float) / 60
-    shift = np.asarray(shift_yx_um, float)
-    sigma = np.zeros_like(shift) if sigma_yx_um is None else np.asarray(sigma_yx_um, float)
-    if minutes.ndim != 1 or len(minutes) < 4 or shift.shape != (len(minutes), 2) or sigma.shape != shift.shape:
-        raise ValueError(
-            f"separate_drift: times {minutes.shape}, shifts {shift.shape} and sigma {sigma.shape} must be (n,), (n, 2), (n, 2), n >= 4"
-        )
-    if not (np.isfinite(minutes).all() and np.isfinite(shift).all() and np.isfinite(sigma).all()):
-        raise ValueError(
-            "separate_drift: times, shifts and sigma must be finite; leave out frames that were not located"
-        )
-    steps = np.diff(minutes)
-    if (steps < 0).any() or not minutes[-1] > minutes[0]:
-        raise ValueError("separate_drift: times must ascend, s")
-    axes = [_best_smoothing(steps, shift[:, axis], sigma[:, axis] ** 2) for axis in range(2)]
-    states = np.stack([axis[0] for axis in axes], 1)
-    variances = np.stack([axis[1] for axis in axes], 1)
-    return DriftSeparation(
-        drift_yx_um=states[:, :, 0],
-        sigma_drift_yx_um=np.sqrt(np.maximum(variances, 0)),
-        jitter_yx_um=shift - states[:, :, 0],
-        rate_um_per_min_yx=states[:, :, 1],
-        jitter_sigma_yx_um=(axes[0][2], axes[1][2]),
-        rate_walk_um_per_min_yx=(axes[0][3], axes[1][3]),
-    )
-
-
-def _best_smoothing(steps: Float, shift: Float, variance: Float) -> tuple[Float, Float, float, float]:
-    spread = max(float(np.std(shift)), 1e-6)
-    scale = spread / float(steps.sum())
-    line = np.polyfit(np.r_[0.0, np.cumsum(steps)], shift, 1)
-    residual = shift - np.polyval(line, np.r_[0.0, np.cumsum(steps)])
-    first_guess = max(float(np.var(residual)), 1e-12 * spread**2, 1e-14)
-    tried: list[tuple[float, Float, Float, float, float]] = []
-    for walk in WALKS * scale * 100:
-        jitter = first_guess
-        for _ in range(JITTER_ROUNDS):
-            likelihood, state, smoothed = _smooth(steps, shift, variance + jitter, walk, spread, scale)
-            expected = float(np.mean((shift - state[:, 0]) ** 2 + smoothed - variance))
-            new = max(expected, 1e-6 * first_guess)
-            settled = abs(new - jitter) < 1e-3 * jitter
-            jitter = new
-            if settled:
-                break
-        tried.append((likelihood, state, smoothed, float(np.sqrt(jitter)), float(walk)))
-    enough = max(item[0] for item in tried) - PREFER_SMOOTH
-    return next(item[1:] for item in tried if item[0] >= enough)
-
-
-def _smooth(  # noqa: PLR0917
-    steps: Float, shift: Float, noise: Float, walk: float, spread: float, scale: float
-) -> tuple[float, Float, Float]:
-    """Return log likelihood, smoothed states (n, 2) and variances of the displacement (n,)."""
-    n = len(shift)
-    ahead, ahead_covariance = np.zeros((n, 2)), np.zeros((n, 2, 2))
-    state, covariance = np.zeros((n, 2)), np.zeros((n, 2, 2))
-    likelihood = 0.0
-    for i in range(n):
-        if i == 0:
-            ahead[0] = (shift[0], 0.0)
-            ahead_covariance[0] = np.diag([(10 * spread) ** 2, (10 * scale) ** 2])
-        else:
-            dt = steps[i - 1]
-            advance = np.array([[1.0, dt], [0.0, 1.0]])
-            ahead[i] = advance @ state[i - 1]
-            disturbance = walk**2 * np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]])
-            ahead_covariance[i] = advance @ covariance[i - 1] @ advance.T + disturbance
-        innovation, expected = shift[i] - ahead[i, 0], ahead_covariance[i, 0, 0] + noise[i]
-        gain = ahead_covariance[i, :, 0] / expected
-        state[i] = ahead[i] + gain * innovation
-        covariance[i] = ahead_covariance[i] - np.outer(gain, ahead_covariance[i, 0])
-        likelihood -= 0.5 * (np.log(expected) + innovation**2 / expected)
-    for i in range(n - 2, -1, -1):
-        advance = np.array([[1.0, steps[i]], [0.0, 1.0]])
-        (a, b), (_, d) = ahead_covariance[i + 1]
-        inverse = np.array([[d, -b], [-b, a]]) / max(a * d - b * b, 1e-300)
-        back = covariance[i] @ advance.T @ inverse
-        state[i] = state[i] + back @ (state[i + 1] - ahead[i + 1])
-        covariance[i] = covariance[i] + back @ (covariance[i + 1] - ahead_covariance[i + 1]) @ back.T
-    return float(likelihood), state, covariance[:, 0, 0]

@@ -45,6 +45,21 @@ def test_drift_and_jitter_add_up_to_the_shift(steps: list[tuple[float, float, fl
         motion = model.update(t_s, (y_um, x_um), (0.01, 0.01))
         assert np.add(motion.drift_yx_um, motion.jitter_yx_um) == pytest.approx([y_um, x_um], abs=1e-6)
         assert np.isfinite(motion.sigma_drift_yx_um).all()
+        assert np.isfinite(motion.jitter_rms_yx_um).all()
+
+
+def test_the_size_of_the_jitter_is_that_of_the_last_frames_and_not_biased_by_the_first_guess() -> None:
+    # A stage that was rough and got quiet; guesses four times off on either side.
+    for guess_um in (0.025, 0.4):
+        rng, model = np.random.default_rng(3), DriftModel(jitter_um=guess_um)
+        first = model.update(0.0, (0.0, 0.0))
+        assert first.jitter_rms_yx_um == (guess_um, guess_um), "nothing known yet"
+        for i in range(1, 150):
+            sigma_um = 0.3 if i < 75 else 0.1
+            motion = model.update(60.0 * i, rng.normal((0.02 * i, -0.01 * i), sigma_um), (0.001, 0.001))
+            if i == 74:
+                assert motion.jitter_rms_yx_um == pytest.approx((0.3, 0.3), rel=0.2)
+        assert motion.jitter_rms_yx_um == pytest.approx((0.1, 0.1), rel=0.2)
 
 
 def test_drift_turns_with_the_sign_of_the_shift() -> None:
