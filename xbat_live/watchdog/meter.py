@@ -86,6 +86,11 @@ class OpenTimeMeter:
         if position is not None and counter_s is not None:
             self._hear(now_s, counter_s)
 
+    @property
+    def counter_s(self) -> float | None:
+        """The counter that was heard last, s. A lower one passes for an IOC that was restarted: `see` it only when that is sure."""
+        return self._counter_s
+
     def uncounted_s(self) -> float:
         """Return the shutter-open time that is not in the ledger, s."""
         return self.due().open_time_s
@@ -122,7 +127,7 @@ class OpenTimeMeter:
         self._carried_s = 0.0
         self._doubtful = self._position not in (*_KNOWN, None)
 
-    def follow(self, ledger_counter_s: float | None) -> None:
+    def follow(self, ledger_counter_s: float | None, *, heard: bool = True) -> None:
         """Take the ledger's word for how far it has counted, because another process wrote it; forget what was seen.
 
         Parameters
@@ -130,7 +135,11 @@ class OpenTimeMeter:
         ledger_counter_s
             The counter in its last record, s. One above the shutter's own means that the IOC was restarted since: then
             everything since its start counts. None: nothing before now is known.
+        heard
+            The shutter's counter that was seen last is as new as that record. False: one below it is old news, and forgotten.
         """
+        if not heard and is_behind(self._counter_s, ledger_counter_s):
+            self._counter_s = None
         self._counted_s = self._counter_s if ledger_counter_s is None else ledger_counter_s
         self._check_counted()
         self._carried_s = self._clock_open_s = self._ahead_s = self._lost_s = 0.0

@@ -145,10 +145,9 @@ class GuardService:
         """Do one round; False when the guard leaves."""
         self._collect()
         now_s = self._clock()
-        look = self._eyes.look()
-        look = self.last_look = self._follow_ledger(
-            now_s, look
-        )  # after it: reserved is on disk before the shutter opens
+        look = self._not_behind(self._eyes.look(), self._meter.counter_s)
+        # after it: reserved is on disk before the shutter opens
+        look = self.last_look = self._follow_ledger(now_s, look)
         self._meter.see(now_s, look.position, look.counter_s)
         scene = self._scene(now_s, look)
         self._notice(scene)
@@ -230,7 +229,7 @@ class GuardService:
         return way_um > _MOVED_SHARE * self._footprint_um
 
     def _follow_ledger(self, now_s: float, look: Look) -> Look:
-        """Read what was written; return the look, with a counter that is not older than the ledger's unless it started anew."""
+        """Read what was written; return the look, with a counter as new as the ledger's."""
         try:
             grown = self._tail.poll()
         except LedgerError as error:
@@ -240,16 +239,22 @@ class GuardService:
         if grown:
             self._worker.submit(self._keeper.refresh)
         last_s = self._tail.last_counter_s
-        if is_behind(look.counter_s, last_s):
-            # late news of the shutter must not pass for an IOC that was restarted: all its openings would count again
-            look = replace(look, counter_s=self._eyes.counter_now())
-            if look.counter_s is None:
-                return look
-            self._meter.see(now_s, look.position, look.counter_s)
+        look, published_s = self._not_behind(look, last_s), look.counter_s
+        if look.counter_s is None and published_s is not None:  # it does not answer: next time
+            return look
         if self._tail.foreign_records != self._followed:  # another process has written, or this is the first look
             self._followed = self._tail.foreign_records
-            self._meter.follow(last_s)
+            self._meter.see(now_s, look.position, look.counter_s)
+            self._meter.follow(last_s, heard=look.counter_s is not None)
         return look
+
+    def _not_behind(self, look: Look, known_s: float | None) -> Look:
+        """Return the look, with a counter that was asked for when the published one is below what is known, s.
+
+        Late news of the shutter must not pass for an IOC that was restarted: all its openings would count again. Only a counter that is
+        below it when it is asked for has started anew. None when the shutter does not answer.
+        """
+        return replace(look, counter_s=self._eyes.counter_now()) if is_behind(look.counter_s, known_s) else look
 
     def _notice(self, scene: Scene) -> None:
         """Tell what has changed."""

@@ -393,6 +393,44 @@ def test_late_news_of_the_counter_is_no_restart_of_the_ioc(guarded, answers, cou
     assert guarded.entries("unreserved") == []
 
 
+def test_an_older_counter_after_one_that_was_asked_for_is_no_restart(guarded):
+    """Asked in an opening the shutter says more than it publishes; what it published before that comes after it.
+
+    A run that was killed then had all openings of the IOC's life booked as its own: `make torture` found it.
+    """
+    guarded.run(0.3)
+    guarded.service._writes = lambda: True  # the acquisition lives
+    guarded.eyes.show("Open")
+    guarded.eyes.published_s, guarded.eyes.counter_s = 5.0, 5.15
+    acquisition_writes(guarded, counter_s=5.25, settle=False)  # reserved at 5.10: asked, the shutter says 5.15
+    guarded.run(0.0)
+    for published_s in (5.11, 5.14):  # late, and not below the ledger
+        guarded.eyes.published_s = published_s
+        guarded.run(0.0)
+    guarded.eyes.published_s = None
+    guarded.service._writes = lambda: False  # killed
+    guarded.eyes.show("Closed")
+    guarded.run(1.0)
+    assert sum(entry.open_time_s for entry in guarded.entries("settle")) == pytest.approx(0.05, abs=0.16)
+    assert guarded.entries("unreserved") == []
+
+
+def test_a_ledger_that_is_ahead_of_the_last_look_is_no_restart(guarded):
+    """The shutter is not heard of while another process exposes: what was heard before is old, not the counter of a new life."""
+    guarded.run(0.3)
+    guarded.service._writes = lambda: True
+    guarded.eyes.position = None
+    guarded.eyes.counter_s = 5.15
+    acquisition_writes(guarded, counter_s=5.15)
+    guarded.run(0.3)
+    guarded.eyes.show("Closed")
+    guarded.run(0.0)
+    assert guarded.service._meter.uncounted_s() == pytest.approx(0.0)
+    guarded.service._writes = lambda: False
+    guarded.run(1.0)
+    assert guarded.entries("unreserved") == []
+
+
 def test_late_news_when_it_comes_to_booking_waits_for_better(guarded):
     """The ledger grew between the look and the booking: the job is made again with a counter as new as the ledger's."""
     acquisition_writes(guarded, counter_s=5.15)
