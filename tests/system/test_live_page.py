@@ -23,7 +23,8 @@ from xbat_live.watchdog.config_file import read_config
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
-SECONDS = 60
+SECONDS = 80
+"""As long as it may take; the last command aborts the run."""
 
 
 @dataclass
@@ -233,6 +234,59 @@ def test_abort_is_asked_twice_and_can_be_called_off(demo, page):
     assert "RUNNING" in page.text("state") or "RELOCATING" in page.text("state")
 
 
+def test_a_click_on_the_map_tells_distance_and_dose_and_the_beam_goes_there(demo, page):
+    """Down to the plan and back: the place that was clicked is the next spot."""
+    there = page.page.evaluate("(() => { const view = S.map.frame(); return [view.x(45), view.y(60)]; })()")
+    page.page.locator("#map").click(position={"x": there[0], "y": there[1]})
+    page.until(lambda: page.page.get_by_test_id("ask").is_visible())
+    told = page.text("ask")
+    asked = re.search(r"\((4\d\.\d), ([56]\d\.\d)\) µm: (\d+\.\d) µm away, 0 Gy there now, [\d.]+ kGy after", told)
+    assert asked, told
+    spots = page.count("spot")
+    page.page.get_by_test_id("who").fill("Ada")
+    page.page.get_by_test_id("who").press("Enter")
+    page.until(lambda: "✓ relocate" in page.text("reply"))
+    page.until(lambda: page.count("spot") > spots)
+    moves = page.page.locator('[data-testid=event][data-what="relocate"]').all_inner_texts()
+    assert any("Ada wants it" in text for text in moves)
+    assert any("(Ada via page)" in text for text in moves)
+    targets = page.stats("store.state.spots.at(-1).fields")
+    assert any(abs(x - float(asked[1])) < 0.2 and abs(y - float(asked[2])) < 0.2 for x, y in targets), (targets, told)
+
+
+def change_limit(page, value, *, reason=""):
+    page.page.get_by_test_id("limit").click()
+    page.page.get_by_test_id("limit-value").fill(value)
+    page.page.get_by_test_id("limit-reason").fill(reason)
+    page.page.get_by_test_id("limit-confirm").set_checked(bool(reason))
+    page.page.get_by_test_id("ask-ok").click()
+
+
+def test_a_limit_is_tightened_at_once_and_loosened_for_a_reason_only(demo, page):
+    change_limit(page, "100 kGy")
+    page.until(lambda: "tightened from 120 kGy to 100 kGy" in page.text("reply"))
+    page.until(lambda: page.text("dose-limit") == "100 kGy")
+    change_limit(page, "115 kGy")
+    page.until(lambda: "confirm it and give a reason" in page.text("reply"))
+    assert page.text("dose-limit") == "100 kGy"
+    change_limit(page, "115 kGy", reason="agreed with the PI")
+    page.until(lambda: page.text("dose-limit") == "115 kGy")
+
+
+def test_the_command_line_steers_while_the_page_is_open(demo, page):
+    done = subprocess.run(
+        [sys.executable, "-m", "xbat_live.cli.main", "limit", "110kGy", "--who", "Grace"],
+        env=os.environ | {"XBAT_RUNTIME_DIR": str(demo.runtime)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tightened from 115 kGy to 110 kGy by Grace (cli)" in done.stdout
+    page.until(lambda: page.text("dose-limit") == "110 kGy")
+
+
 def test_a_viewer_sees_no_buttons_and_cannot_steer(demo, new_page):
     viewer = new_page().open(f"{demo.address}#k={demo.token('viewer')}")
     viewer.until(lambda: viewer.stats("connected"))
@@ -285,6 +339,31 @@ def test_a_phone_shows_what_tells_whether_the_sample_is_alive(demo, new_page):
     assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
     assert phone.page.evaluate("document.documentElement.dataset.theme") == "light"
     assert not phone.console
+
+
+def test_an_abort_from_the_page_ends_the_run_and_every_command_is_in_it(demo, page):
+    page.page.keyboard.press("a")
+    page.page.get_by_test_id("end-reason").fill("seen enough")
+    page.page.get_by_test_id("ask-ok").click()
+    page.until(lambda: "ABORTED" in page.text("state"))
+    assert demo.shutter() == "Closed"
+    told = page.stats(
+        "store.log.filter((row) => row.severity === 'operator').map((row) => [row.what, row.text, row.doc])"
+    )
+    assert all(document for *_, document in told)  # each is an Event of the run's stream `operator`
+    assert [(what, "refused" in text, text.partition(" via ")[2].rstrip(")")) for what, text, _ in told] == [
+        ("pause", False, "page"),
+        ("resume", False, "page"),
+        ("note", False, "page"),
+        ("note", False, "cli"),
+        ("relocate", False, "page"),
+        ("limit", False, "page"),
+        ("limit", True, "page"),
+        ("limit", False, "page"),
+        ("limit", False, "cli"),
+        ("abort", False, "page"),
+    ]
+    assert "seen enough" in told[-1][1]
 
 
 def test_nothing_went_wrong_and_nothing_left_this_machine(demo, page):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from xbat_live.watchdog import GuardProcess
 
 TIME_SCALE = 600.0
+MOST_POINTS = 80
+"""More do not fit on the demo's sample below its limit; a longer demonstration takes them at longer intervals."""
 
 
 def demo(  # noqa: PLR0917 - the options of a command
@@ -123,10 +125,12 @@ def start_services(
 def demo_config(folder: Path, *, port: int, seconds: float, seed: int, frames: Path | None) -> ExperimentConfig:
     """Write the demo's experiment file into `folder`, for the simulated beamline at `port`, and return its configuration."""
     text = files("xbat_live.cli").joinpath("demo.toml").read_text()
+    n_points = min(max(int(seconds), 1), MOST_POINTS)
     changes = {
         "beamline.channel_access.port": port,
         "plan.duration": f"{seconds:g} s",
-        "plan.n_points": max(int(seconds), 1),
+        "plan.n_points": n_points,
+        "plan.period": f"{max(seconds / n_points, 1.0):g} s",
         "operator": f"xbat demo, seed {seed}",
     }
     if frames is not None:

@@ -310,8 +310,13 @@ class RunModel:
     def _operator(self, doc: dict[str, Any]) -> None:
         data = doc["data"]
         get = {name.removeprefix("operator_"): value for name, value in data.items()}
+        if get.get("command") == "state":
+            self._write("info", "state", str(get.get("state", "")), doc)
+            return
         who = f"{get.get('who') or 'somebody'} via {get.get('via') or 'unknown'}"
-        text = get.get("message") or get.get("text") or get.get("arguments") or ""
+        text = str(get.get("message") or get.get("text") or get.get("arguments") or "")
+        reason = str(_json(get.get("arguments")).get("reason") or "")
+        text += f": {reason}" if reason not in text else ""
         refused = "" if get.get("ok", True) else "refused: "
         self._write("operator", str(get.get("command") or get.get("verb", "operator")), f"{refused}{text} ({who})", doc)
 

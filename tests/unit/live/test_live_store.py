@@ -100,6 +100,21 @@ def test_what_an_operator_did_is_an_event_with_who_and_how():
     assert row["text"] == "after the frame under way (eve via page)"
 
 
+@pytest.mark.parametrize(
+    ("command", "more", "severity", "text"),
+    [
+        ("abort", {"arguments": '{"reason": "leak"}'}, "operator", "shutter told to close: leak (eve via page)"),
+        ("limit", {"arguments": '{"reason": "agreed"}', "ok": 0}, "operator", "refused: shutter told to close: agreed (eve via page)"),
+        ("pause", {"arguments": "{}"}, "operator", "shutter told to close (eve via page)"),
+        ("state", {"state": "PAUSING", "arguments": "{}"}, "info", "PAUSING"),  # nobody's command
+    ],
+)  # fmt: skip
+def test_an_event_of_the_operator_tells_the_reason_given(command, more, severity, text):
+    run = PretendRun()
+    store = watched(run.begin(), run.operator(command, "shutter told to close", **more))
+    assert [store.log.rows[-1][name] for name in ("severity", "what", "text")] == [severity, command, text]
+
+
 def test_the_next_run_starts_empty_but_knows_the_beamline():
     first, second = PretendRun("first" * 4), PretendRun("other" * 4)
     store = LiveStore()

@@ -120,10 +120,12 @@ export class ControlsPanel {
 
   ask(title, fields, yes, confirmed, cancelled, danger = false) {
     const who = make("input", { value: localStorage.getItem(WHO) ?? "", maxlength: 64, placeholder: "your name", "data-testid": "who" });
-    const cancel = make("button", { value: "cancel", formnovalidate: "", "data-testid": "ask-cancel" }, "Cancel");
+    // Enter means the first button that submits: what cannot be undone is never that one.
+    const cancel = make("button", { type: danger ? "submit" : "button", value: "cancel", formnovalidate: "", "data-testid": "ask-cancel" }, "Cancel");
     const ok = make("button", { value: "ok", class: danger ? "danger" : "primary", "data-testid": "ask-ok" }, yes);
     byId("ask-form").replaceChildren(make("h3", {}, title), ...fields, make("label", {}, "Who", who), make("menu", {}, cancel, ok));
     const dialog = byId("ask");
+    if (!danger) cancel.addEventListener("click", () => dialog.close("cancel"));
     dialog.onclose = () => {
       localStorage.setItem(WHO, who.value.trim());
       if (dialog.returnValue === "ok") confirmed();

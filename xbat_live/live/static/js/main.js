@@ -42,6 +42,7 @@ const panels = {
 panels.controls = new ControlsPanel(store, panels.status, connection, stats);
 panels.controls.map = panels.map;
 stats.store = store;
+stats.map = panels.map;
 stats.command = (verb, args) => connection.command(verb, args, "");
 
 let changedSince = new Set();

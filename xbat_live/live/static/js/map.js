@@ -105,7 +105,7 @@ export class MapPanel {
     for (const [x0, x1, y0, y1] of this.store.get("experiment").forbidden_um ?? []) {
       parts.push(svg("rect", { x: view.x(x0), y: view.y(y0), width: (x1 - x0) * view.scale, height: (y1 - y0) * view.scale, class: "forbidden-zone", fill: "url(#hatch)" }, svg("title", {}, "forbidden: no new spot may touch it")));
     }
-    parts.push(...this.spots(view), ...this.arrows(view), ...this.beam(view), ...this.proposal(view));
+    parts.push(...this.beam(view), ...this.arrows(view), ...this.spots(view), ...this.proposal(view)); // numbers stay readable
     root.replaceChildren(...parts);
   }
 
