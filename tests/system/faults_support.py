@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-import pytest
 from caproto import ChannelType
 from caproto.sync.client import read, write
 
@@ -109,13 +109,9 @@ class Experiment:
         with self._channel_access():
             write(self.simulator.prefix + name, value, notify=True, timeout=CA_TIMEOUT_S, repeater=False)
 
-    @contextmanager
-    def _channel_access(self) -> Iterator[None]:
+    def _channel_access(self) -> AbstractContextManager[Any]:
         """caproto reads the environment at each call: this process may talk to several simulators in turn."""
-        with pytest.MonkeyPatch.context() as patch:
-            for key, value in channel_access_environment(self.simulator.port).items():
-                patch.setenv(key, value)
-            yield
+        return patch.dict(os.environ, channel_access_environment(self.simulator.port))
 
     def counts(self) -> dict[str, int]:
         """Number of ledger records by kind."""
