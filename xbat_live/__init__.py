@@ -10,14 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xbat_live.archive import ArchiveError, Run, open, open_archive
+    from xbat_live.archive import ArchiveError, Run, broker, open, open_archive
 
 try:
     __version__ = version("xbat-live")
 except PackageNotFoundError:  # running from a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["ArchiveError", "Run", "__version__", "open", "open_archive"]
+__all__ = ["ArchiveError", "Run", "__version__", "broker", "open", "open_archive"]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,6 @@ def tiled_server(databases, tmp_path_factory):
 
 
 # The same tests, on the other database.
-test_every_event_gets_its_own_frame_bit_for_bit = serving.test_every_event_gets_its_own_frame_bit_for_bit
 test_frames_can_be_read_while_the_run_goes_on = serving.test_frames_can_be_read_while_the_run_goes_on
 test_run_is_found_and_read_in_one_line_each = serving.test_run_is_found_and_read_in_one_line_each
 test_frames_outside_are_told = serving.test_frames_outside_the_readable_storage_are_told_at_the_end_of_the_run
@@ -48,6 +47,12 @@ test_analyses = serving.test_analysis_is_stored_beside_the_run_once_and_through_
 test_search = serving.test_runs_are_found_by_what_they_were
 test_acquisition_killed = faults.test_acquisition_killed
 test_run_that_tiled_never_saw_is_inserted = faults.test_run_that_tiled_never_saw_is_inserted
+
+
+def test_every_event_gets_its_own_frame_bit_for_bit(tiled_server, client, camera, tmp_path):
+    """One of the sequences; where the frames lie in their file is nothing to the database."""
+    sequence = "flat primary primary! primary flat! flat primary! dark primary"
+    serving.test_every_event_gets_its_own_frame_bit_for_bit(sequence, tiled_server, client, camera, tmp_path)
 
 
 def test_several_servers_and_acquisitions_share_one_catalog(tiled_server, databases, tmp_path_factory, tmp_path):

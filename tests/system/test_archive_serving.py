@@ -1,5 +1,6 @@
 """What a run is when it comes back from Tiled: the same frames, the same values, valid documents."""
 
+import os
 import sys
 import time
 import warnings
@@ -35,6 +36,7 @@ from xbat_live.archive import (
     store_analysis,
 )
 from xbat_live.archive.search import Criteria, search_runs
+from xbat_live.exchange.export import export_run
 
 __all__ = ["client", "frames_directory", "tiled_server"]
 pytestmark = pytest.mark.system
@@ -292,3 +294,69 @@ def test_runs_are_found_by_what_they_were(tiled_server, client, camera, tmp_path
         search_runs(tiled_server.uri, "wrong")
     with pytest.raises(ArchiveError, match="no Tiled server answers"):
         search_runs("http://127.0.0.1:1/api/v1", None)
+
+
+# --- trouble with the frames' file ----------------------------------------------------------------------------------------------------
+
+
+def _cut(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        pytest.param(Path.unlink, "no such file", id="missing"),
+        pytest.param(_cut, r"cut off: \d+ bytes of \d+", id="a byte less"),
+        pytest.param(
+            lambda path: path.write_bytes(b"PK" * 4000), "file signature not found", id="another kind of file"
+        ),
+    ],
+)
+def test_a_damaged_frame_file_is_told_at_once_and_nothing_comes_of_it(
+    damage, told, tiled_server, client, camera, tmp_path, capfd
+):
+    """Reading, reading through Tiled, exporting; then the file comes back and all is well."""
+    (uid,) = archive(tiled_server, tmp_path, frame_plan(camera, ["flat", "dark", "primary", "primary"]))
+    whole = camera.path.read_bytes()
+    damage(camera.path)
+    run, message = open_run(client, uid), rf"{camera.path.name}.*{told}.*restore it from a backup"
+    (tmp_path / "out").mkdir()
+    before = run.events()
+    for read in (
+        lambda: run.frames().values,
+        lambda: run.frame_stack("flat", direct=False)[0],
+        lambda: export_run(run, tmp_path / "out" / "run.nxs", "nexus"),
+    ):
+        with pytest.raises(ArchiveError, match=message):
+            read()
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "Retrying" not in capfd.readouterr().err, "no half minute of Tiled's own tries"
+    array = run.client["primary"].base["cam_image"]
+    answer = array.context.http_client.get(array.item["links"]["full"], headers={"Connection": "close"})
+    assert answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR, "readers elsewhere get no zeros either"
+    assert before.equals(run.events()), "what is not in the file is there as before"
+    camera.path.write_bytes(whole)
+    np.testing.assert_array_equal(run.frame_stack(direct=False)[:], open_run(client, uid).frames().values)
+
+
+def test_two_writers_of_one_run_leave_it_once(tiled_server, client, camera, tmp_path):
+    """Two processes that both subscribed to a run: neither loses a document, and Tiled has each once in the end."""
+    writers = [ArchiveWriter(tiled_server.uri, tiled_server.api_key, backup_directory=tmp_path / name) for name in "ab"]
+    same_folder = ArchiveWriter(tiled_server.uri, tiled_server.api_key, backup_directory=tmp_path / "a")
+    engine = RunEngine({}, context_managers=[])
+    for writer in (*writers, same_folder):
+        engine.subscribe(writer)
+    (uid,) = engine(frame_plan(camera, ["flat", *["primary"] * 6], readables=[motor]))
+    reports = [writer.close(timeout_s=60) for writer in writers]
+    told = same_folder.close(timeout_s=60)
+    assert told.lost == told.recorded, "the folder has a writer of this run already"
+    assert "is being written" in told.last_error or "belongs to no open run" in told.last_error
+    for name, report in zip("ab", reports, strict=True):
+        assert (report.complete, report.runs_in_backup) in ((True, ()), (False, (uid,)))
+        repair(client, tmp_path / name)
+        assert list((tmp_path / name).iterdir()) == []
+    run = open_run(client, uid)
+    assert list(run.events()["seq_num"]) == [1, 2, 3, 4, 5, 6]
+    assert [name for name, _ in run.client.documents()].count("event") == 7
+    assert run.client.validate(fix_errors=False, raise_on_error=True)

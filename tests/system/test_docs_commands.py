@@ -29,6 +29,7 @@ EXECUTED = {
     DOCS / "how-to" / "analyse-motion.md",  # by tests/system/test_analyse_motion.py
     DOCS / "how-to" / "export.md",  # by tests/system/test_exchange.py
     DOCS / "how-to" / "import.md",  # likewise
+    DOCS / "how-to" / "use-databroker.md",  # by tests/system/test_databroker.py
 }
 UsageError = typer.BadParameter.__mro__[1]  # click's, wherever typer keeps click
 CHEAP = ("config init", "config show", "config schema", "--help")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xbat_live.archive.analyses import StoredAnalysis, StoredArray, list_analyses, open_analysis, store_analysis
     from xbat_live.archive.backup import RepairResult, repair
+    from xbat_live.archive.brokering import broker
     from xbat_live.archive.connecting import connect
     from xbat_live.archive.frame_stack import Frames
     from xbat_live.archive.opening import open, open_archive
@@ -35,6 +36,7 @@ __all__ = [
     "StoredAnalysis",
     "StoredArray",
     "TiledServer",
+    "broker",
     "check_port",
     "connect",
     "install_profile",
@@ -63,6 +65,7 @@ _MODULE_OF = {
     "StoredAnalysis": "analyses",
     "StoredArray": "analyses",
     "TiledServer": "server",
+    "broker": "brokering",
     "check_port": "server",
     "connect": "connecting",
     "install_profile": "profile",

@@ -20,7 +20,7 @@ def connect(uri: str, api_key: str | None = None) -> Any:
     Raises
     ------
     ArchiveError
-        Nothing answers there.
+        Nothing answers there, or something else than Tiled.
     KeyRefusedError
         The key is wrong.
     """
@@ -28,8 +28,7 @@ def connect(uri: str, api_key: str | None = None) -> Any:
     from tiled.client.constructors import from_context
     from tiled.client.context import Context
 
-    if not answers(uri):  # the client itself would go on trying for 45 s
-        raise no_answer(uri)
+    _check_tiled(uri)  # the client itself would go on trying for 45 s
     timeout = httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     context, path = Context.from_any_uri(
         uri, api_key=api_key, timeout=timeout, trust_env=not is_local(uri), show_progress=False
@@ -41,6 +40,24 @@ def connect(uri: str, api_key: str | None = None) -> Any:
         if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise refused(uri) from error
         raise
+
+
+def _check_tiled(uri: str) -> None:
+    import httpx
+
+    root = uri.partition("?")[0].partition("/api/v1")[0].rstrip("/")
+    try:
+        answer = httpx.get(f"{root}/api/v1/", timeout=2.0, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise no_answer(uri) from error
+    if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return  # it may be starting: the client waits
+    try:
+        about = answer.json()
+    except ValueError:
+        about = None
+    if not (isinstance(about, dict) and "api_version" in about):
+        raise not_tiled(uri)
 
 
 def answers(uri: str) -> bool:
@@ -62,6 +79,14 @@ def is_local(uri: str) -> bool:
 def no_answer(uri: str) -> ArchiveError:
     """Return the error of a server that is not there."""
     return ArchiveError(f"no Tiled server answers at {uri}; start it with: xbat serve")
+
+
+def not_tiled(uri: str) -> ArchiveError:
+    """Return the error of another server."""
+    return ArchiveError(
+        f"what answers at {uri} is no Tiled server; an archive's address is the one that `xbat serve` prints, "
+        "http://HOST:PORT/api/v1"
+    )
 
 
 def refused(uri: str) -> KeyRefusedError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbat_live.archive.settings import ArchiveError
-from xbat_live.archive.upload import explain, why_unreadable
+from xbat_live.archive.unreadable import REMEDY, explain_unreadable, file_behind, refusal
+from xbat_live.archive.upload import explain
+from xbat_live.archive.whole_files import cut_off
 
 _STACK = 4  # dimensions of what Tiled serves: (event, frame of the event, y, x)
-_MIMETYPE = "application/x-hdf5"
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,22 @@ class Frames:
             raise IndexError(f"frame {first}: there are {len(self)}")
         if self._file is not None:
             return self._file.read(first, tuple(rest))
+        assert self._served
         inner = (0,) if len(self._array.shape) == _STACK else ()
         try:
             return np.asarray(self._array[(first, *inner, *rest)])
         except Exception as error:  # the server's refusals and the network's failures, of several libraries
             if isinstance(error, IndexError | TypeError):
                 raise
-            reason = why_unreadable(self._run) or explain(error)
-            raise ArchiveError(f"the archive cannot read these frames: {reason}") from error
+            reason = explain_unreadable(self._array, self._run, explain(error))
+            raise ArchiveError(f"cannot read these frames: {reason}") from error
+
+    @cached_property
+    def _served(self) -> bool:
+        """True; raises `ArchiveError` when the server cannot read the frames. Asked until it can."""
+        if reason := refusal(self._array, self._run):
+            raise ArchiveError(f"cannot read these frames: {reason}")
+        return True
 
 
 @dataclass
@@ -101,12 +111,13 @@ class LocalFrames:
             except (OSError, KeyError, ValueError, RuntimeError) as error:
                 self._data = None
                 raise ArchiveError(
-                    f"cannot read these frames: {self.path}, dataset {self.dataset}: {error}; the file is missing or damaged, "
-                    "restore it from a backup"
+                    f"cannot read these frames: {self.path}, dataset {self.dataset}: {error}; the file is missing or damaged, {REMEDY}"
                 ) from error
 
     def _read(self, first: Any, rest: tuple[Any, ...]) -> NDArray[Any]:
         if self._data is None:
+            if told := cut_off(self.path):
+                raise OSError(told)
             self._data = h5py.File(self.path, "r", libver="latest", swmr=True)[self.dataset]
         where = _rows(self.rows, first, self._data)
         # What HDF5 can pick by itself, it does; the rest is left to numpy.
@@ -124,8 +135,10 @@ class LocalFrames:
         return found if plain else found[rest if isinstance(where, int) else (slice(None), *rest)]
 
     def check(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> bool:
-        """Tell whether the file is here and holds what the archive says."""
+        """Tell whether the file is here, whole, and holds what the archive says."""
         try:
+            if cut_off(self.path):
+                return False
             with h5py.File(self.path, "r", libver="latest", swmr=True) as file:
                 data = file[self.dataset]
                 last = self.rows.stop if isinstance(self.rows, slice) else int(np.max(self.rows, initial=-1)) + 1
@@ -157,20 +170,13 @@ def _rows(rows: slice | NDArray[np.int64], first: Any, data: Any) -> Any:
 
 def local_frames(array: Any, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> LocalFrames | None:
     """Return direct access to the file behind Tiled's `array`; None when it is not on this machine or is not one plain HDF5 dataset."""
-    from tiled.utils import path_from_uri
-
-    sources = array.data_sources()
-    if not sources or len(sources) != 1 or sources[0].mimetype != _MIMETYPE or len(sources[0].assets) != 1:
+    path, dataset = file_behind(array) or (None, None)
+    if path is None or dataset is None:
         return None
-    parameters = sources[0].parameters
-    rows = _parse_rows(parameters.get("slice"), shape[0])
-    if rows is None or "dataset" not in parameters:
+    rows = _parse_rows(array.data_sources()[0].parameters.get("slice"), shape[0])
+    if rows is None:
         return None
-    try:
-        path = Path(path_from_uri(sources[0].assets[0].data_uri))
-    except ValueError:  # no file
-        return None
-    found = LocalFrames(path, str(parameters["dataset"]), rows)
+    found = LocalFrames(path, dataset, rows)
     return found if found.check(shape, dtype) else None
 
 

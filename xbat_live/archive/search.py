@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from xbat_live.archive.connecting import REQUEST_TIMEOUT_S, is_local, no_answer, refused
+from xbat_live.archive.connecting import REQUEST_TIMEOUT_S, is_local, no_answer, not_tiled, refused
 from xbat_live.archive.settings import ArchiveError
 
 KEY = "summary"
@@ -123,11 +123,16 @@ def search_runs(uri: str, api_key: str | None, criteria: Criteria | None = None,
             except httpx.HTTPStatusError as error:
                 if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
                     raise refused(uri) from error
+                if error.response.status_code == httpx.codes.NOT_FOUND:
+                    raise not_tiled(uri) from error
                 raise ArchiveError(f"the archive at {uri} cannot be searched: {error}") from error
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise no_answer(uri) from error
-            items = answer.json()["data"]
-            found += [_found(item["attributes"]["metadata"]["selected"]) for item in items]
+            try:
+                items = answer.json()["data"]
+                found += [_found(item["attributes"]["metadata"]["selected"]) for item in items]
+            except (ValueError, TypeError, KeyError) as error:
+                raise not_tiled(uri) from error
             if len(items) < size:
                 break
     return found

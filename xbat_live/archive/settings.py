@@ -210,9 +210,11 @@ catalog:
   writable_storage:
     - {json.dumps(str(self.arrays))}
     - {json.dumps(tables)}
-  # Frames are read in place, from these folders and no other.
+  # Frames are read in place, from these folders and no other; a file that was cut off is refused.
   readable_storage:
 {readable}
+  adapters_by_mimetype:
+    application/x-hdf5: "xbat_live.archive.served_files:WholeHDF5Adapter"
 # The single user's key comes from the environment, it is stored in `api_key` (mode 600) and not in this file.
 authentication:
   allow_anonymous_access: false

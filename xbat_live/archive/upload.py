@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 _DUPLICATE_NOTE = "may be duplicated"
 _BATCH_SIZE = 1000
-_REFUSED = "outside the readable storage area"
+OUTSIDE = "outside the readable storage area"
+"""What Tiled says of a file that its server may not read."""
 
 
 class Callback(Protocol):
@@ -198,6 +199,6 @@ def is_transient(error: BaseException) -> bool:
 def explain(error: BaseException) -> str:
     """Return `error` as one line for the user."""
     text = f"{type(error).__name__}: {error}".replace("\n", " ")
-    if _REFUSED in text:
+    if OUTSIDE in text:
         text += " (remedy: name the frames' folder in readable_storage of the archive and start its server again)"
     return text

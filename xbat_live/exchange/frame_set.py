@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xbat_live.archive import Run
+from xbat_live.archive import ArchiveError, Run
+from xbat_live.archive.frame_stack import LocalFrames
 from xbat_live.archive.frame_table import COLUMNS, frame_table
+from xbat_live.archive.unreadable import REMEDY
+from xbat_live.archive.whole_files import cut_off
 from xbat_live.exchange.errors import ExchangeError
 from xbat_live.exchange.record import TIMESTAMP, RunRecord
 
@@ -207,8 +211,7 @@ def _raw_chunks(frames: FrameSet, stream: str) -> Iterator[tuple[int, bytes]] | 
     local = frames.stacks[stream].local
     if local is None:
         return None
-    with h5py.File(local.path, "r", libver="latest", swmr=True) as file:
-        data = file[local.dataset]
+    with _readable(local) as data:
         suits = (
             data.chunks == (1, *frames.shape_yx)
             and data.dtype == frames.dtype
@@ -219,9 +222,33 @@ def _raw_chunks(frames: FrameSet, stream: str) -> Iterator[tuple[int, bytes]] | 
         return None
 
     def chunks() -> Iterator[tuple[int, bytes]]:
-        with h5py.File(local.path, "r", libver="latest", swmr=True) as file:
-            data = file[local.dataset]
+        with _readable(local) as data:
             for number, row in enumerate(rows):
-                yield number, data.id.read_direct_chunk((int(row), 0, 0))[1]
+                yield number, _chunk(local, data, int(row))
 
     return chunks()
+
+
+@contextmanager
+def _readable(local: LocalFrames) -> Iterator[Any]:
+    try:
+        if told := cut_off(local.path):
+            raise OSError(told)
+        file = h5py.File(local.path, "r", libver="latest", swmr=True)
+    except OSError as error:
+        raise _unreadable(local, error) from error
+    with file:
+        yield file[local.dataset]
+
+
+def _chunk(local: LocalFrames, data: Any, row: int) -> bytes:
+    try:
+        found: bytes = data.id.read_direct_chunk((row, 0, 0))[1]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreadable(local, error) from error
+    return found
+
+
+def _unreadable(local: LocalFrames, error: Exception) -> ArchiveError:
+    # Not left to what writes the export: it would take this for a failure of the disk that it writes to.
+    return ArchiveError(f"cannot read the frames: {local.path}, dataset {local.dataset}: {error}; {REMEDY}")
