@@ -37,6 +37,10 @@ SLIDING = 0.04
 """Flow gradient, px/px, above which smoothness grows linearly instead of quadratically."""
 MODEL_ERROR = 0.02
 """Part of the image contrast that motion does not explain (interpolation, structure that changes), added to the noise."""
+CALM, MOST_RESTLESS = 0.015, 4.0
+"""Mean gradient of the flow, px/px, for which the above are; where the flow found so far has more, up to so many times, there is less
+smoothness: sliding in proportion, the model error by the root, the window by the fourth root. Measured on 24 small scenes with gradients of
+0.03 to 0.08: errors 10 % smaller, those of frames of the beamline the same."""
 OUTLIER = 3.0
 LEAST_START_CORRELATION = 0.3
 LEAST_START_OVERLAP = 0.5
@@ -274,7 +278,9 @@ def _refine(level: Level, flow: Flow, gain: float, smoothness: float, iterations
     coefficients = ndimage.spline_filter(level.moving / np.float32(gain), output=np.float32)
     own_y, own_x = _gradient(reference)
     contrast = float(reference.std())
-    variance = level.noise + (MODEL_ERROR * contrast) ** 2
+    restless = _restlessness(flow)
+    sliding, integration = SLIDING * restless, INTEGRATION / restless**0.25
+    variance = level.noise + (MODEL_ERROR * contrast) ** 2 / restless
     # White noise smoothed to SMOOTHING (and a pixel) has this gradient energy; the mean of two frames holds a quarter of their sum.
     gradient_noise = level.noise / 4 / (SMOOTHING**2 + 1 / 12)
     for _ in range(iterations):
@@ -286,13 +292,19 @@ def _refine(level: Level, flow: Flow, gain: float, smoothness: float, iterations
         residual = _without_plane(warped - reference, inside)
         residual -= inside * _blurred(residual, LOCAL_MEAN) / np.maximum(_blurred(inside, LOCAL_MEAN), 1e-3)
         spread = (1.4826 * float(np.median(np.abs(residual[inside > 0])))) ** 2
-        local = _blurred(residual * residual, INTEGRATION / 2)
+        local = _blurred(residual * residual, integration / 2)
         weight = inside / (1 + local / (OUTLIER**2 * max(variance, spread)))
         # Where noise makes most of the gradient, the residual it is multiplied with holds as little of the motion.
-        energy = _blurred(g_y * g_y + g_x * g_x, INTEGRATION)
+        energy = _blurred(g_y * g_y + g_x * g_x, integration)
         weight *= np.clip(1 - gradient_noise / np.maximum(energy, 1e-20), 0.02, 1) / (variance * level.correlated)
         rest = residual - g_y * flow[0] - g_x * flow[1]
-        normal = np.stack([_blurred(weight * p, INTEGRATION) for p in (g_y * g_y, g_y * g_x, g_x * g_x)])
-        right = -np.stack([_blurred(weight * g * rest, INTEGRATION) for g in (g_y, g_x)])
-        flow = solve_smooth(normal, right, flow, SLIDING, STRAIN / smoothness)
+        normal = np.stack([_blurred(weight * p, integration) for p in (g_y * g_y, g_y * g_x, g_x * g_x)])
+        right = -np.stack([_blurred(weight * g * rest, integration) for g in (g_y, g_x)])
+        flow = solve_smooth(normal, right, flow, sliding, STRAIN / smoothness)
     return flow
+
+
+def _restlessness(flow: Flow) -> float:
+    """Return the mean gradient of a flow over that of a calm one, within limits."""
+    square = sum(np.gradient(component, axis=axis) ** 2 for component in flow for axis in range(2))
+    return float(np.clip(np.sqrt(square).mean() / CALM, 1.0, MOST_RESTLESS))

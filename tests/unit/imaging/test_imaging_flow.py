@@ -76,7 +76,7 @@ def test_flow_of_a_moved_image_is_the_shift(dy: float, dx: float, seed: int) -> 
     flow = optical_flow(image, moved(image, (dy, dx)))
     inner = flow[:, 30:-30, 30:-30]
     assert np.abs(np.median(inner, axis=(1, 2)) - (dy, dx)).max() < 0.02
-    assert np.hypot(inner[0] - dy, inner[1] - dx).mean() < 0.07
+    assert np.hypot(inner[0] - dy, inner[1] - dx).mean() < 0.06
 
 
 @settings(max_examples=6, deadline=None)
@@ -99,6 +99,21 @@ def test_exchanging_the_frames_turns_the_flow() -> None:
     back = optical_flow(scene.moving_od, scene.reference_od)
     there_and_back = there + np.stack([warp(component, there) for component in back])
     assert np.nanmean(np.hypot(*there_and_back)) < 0.12
+
+
+@pytest.mark.parametrize(
+    ("seed", "photons", "bar_px"),
+    [
+        # Gradients of 0.05 to 0.08 px/px, five times those of a frame of the beamline: DIS fast on the same pair, in turn the better before
+        # smoothness followed the flow.
+        (2, 200.0, 0.714),
+        (8, None, 0.348),
+        (1, 10000.0, 0.565),
+    ],
+)
+def test_strong_gradients_are_not_smoothed_away(seed: int, photons: float | None, bar_px: float) -> None:
+    scene = deform_pair(SMALL, seed, photons=photons)
+    assert scene.error(optical_flow(scene.reference_od, scene.moving_od)) < bar_px
 
 
 @pytest.mark.parametrize("shift", [(48.0, -35.0), (-61.5, 20.25)])
