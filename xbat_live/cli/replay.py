@@ -78,6 +78,8 @@ def replay(  # noqa: PLR0917 - options of a command
 
         if out is not None and out.exists() and not force:
             raise typer.BadParameter(f"{out} exists; --force overwrites it")
+        if documents and speed:
+            raise typer.BadParameter("--speed is of the simulated beamline's clock; with --documents there is none")
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xbat-replay-")))
         wanted = parse_changes(changes)
         client = None

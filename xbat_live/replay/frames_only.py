@@ -173,7 +173,10 @@ def _content(series: _Series, config_file: Path | None, path: Path) -> tuple[dic
             f"{content['dose']['limit']}; name yours with --config or --set"
         ]
     else:
-        content, notes = tomllib.loads(config_file.read_text()), []
+        try:
+            content, notes = tomllib.loads(config_file.read_text()), []
+        except (OSError, ValueError) as error:  # no TOML, or no text, is a ValueError
+            raise ReplayError(f"{config_file}: cannot be read as an experiment file: {error}") from error
     if not any(frame.position_um for frame in series.samples):
         notes.append("the headers tell no positions: all frames are taken to be of one field of view")
     reference = series.place_um(series.flats[0])

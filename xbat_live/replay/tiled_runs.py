@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from xbat_live.replay.recording import NAN, Decision, Exposure, FramePlace, Reco
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from xbat_live.archive import Run
 
 FETCHED = "fetched.h5"
 _STREAMS = ("dark", "flat", "primary")
@@ -42,7 +45,8 @@ def load_run(
     """
     from xbat_live.archive import open_run
 
-    run = open_run(client, which).client
+    opened = open_run(client, which)
+    run = opened.client
     start, stop = dict(run.metadata["start"]), dict(run.metadata.get("stop") or {})
     uid = start["uid"]
     if start.get("analysis_of"):
@@ -56,22 +60,22 @@ def load_run(
     key = _image_key(run)
     rows = sorted(
         (
-            (float(row["time"]), name, row)
+            (float(row["time"]), name, number, row)
             for name in _STREAMS
             if name in tables
-            for row in tables[name].to_dict("records")
+            for number, row in enumerate(tables[name].to_dict("records"))
         ),
         key=lambda item: item[0],
     )
-    if not any(name == "primary" for _, name, _ in rows):
+    if not any(name == "primary" for _, name, _, _ in rows):
         raise ReplayError(f"run {uid[:8]} ({start.get('plan_name', 'unknown plan')}) has no frames of the sample")
-    exposures = [_exposure(number, name, row, key, start) for number, (_, name, row) in enumerate(rows)]
+    exposures = [_exposure(number, name, row, key, start) for number, (_, name, _, row) in enumerate(rows)]
     notes: list[str] = []
     if stop.get("exit_status") != "success":
         notes.append(f"the run ended with {stop.get('exit_status')}: {stop.get('reason') or 'no reason given'}")
     if all(math.isnan(e.elapsed_s) for e in exposures):
         notes.append("the run does not tell when its points began (older version): what depends on time may differ")
-    exposures = _here(run, exposures, key, scratch, progress)
+    exposures = _here(opened, exposures, [number for _, _, number, _ in rows], key, scratch=scratch, progress=progress)
     return Recording(
         start=start,
         stop=stop,
@@ -179,48 +183,50 @@ def _verdicts(table: pd.DataFrame | None) -> dict[int, str]:
 
 
 def _here(
-    run: Any, exposures: list[Exposure], key: str, scratch: Path, progress: Callable[[str, int, int], None]
+    run: Run,
+    exposures: list[Exposure],
+    rows: list[int],
+    key: str,
+    *,
+    scratch: Path,
+    progress: Callable[[str, int, int], None],
 ) -> list[Exposure]:
-    """Return the exposures with their frames in files of this machine."""
-    from dataclasses import replace
-
-    missing = {
-        e.frame.file for e in exposures if not (e.frame.dataset and e.frame.index >= 0 and e.frame.file.is_file())
-    }
-    if not missing:
+    """Return the exposures with their frames in files of this machine; `rows` of their streams are where the archive has them."""
+    whole = {file: _is_whole(file) for file in {e.frame.file for e in exposures}}
+    if all(e.frame.dataset and e.frame.index >= 0 and whole[e.frame.file] for e in exposures):
         return exposures
     import h5py
-    import httpx
-    import numpy as np
+
+    from xbat_live.archive import ArchiveError
 
     file = scratch / FETCHED
-    found, done = [], 0
-    arrays = {stream: run[stream].base[key] for stream in {e.stream for e in exposures}}
+    found: list[Exposure] = []
+    stacks = {stream: run.frame_stack(stream, key, direct=False) for stream in {e.stream for e in exposures}}
     with h5py.File(file, "w") as store:
-        for exposure in exposures:
-            array = arrays[exposure.stream]
+        for exposure, row in zip(exposures, rows, strict=True):
             try:
-                frame = np.asarray(array[exposure.seq_num - 1]).reshape(array.shape[-2:])
-            except (httpx.HTTPError, IndexError, KeyError) as error:
-                where = ", ".join(sorted(str(path) for path in missing if str(path) != "."))
+                frame = stacks[exposure.stream][row]
+            except (ArchiveError, IndexError) as error:
                 raise ReplayError(
-                    f"frame {exposure.seq_num} of {exposure.stream} can be read neither here ({where or 'no file named'}) nor "
-                    f"through the archive: {error}; bring the file back, or name its folder with --frames"
+                    f"run {run.uid[:8]}, frame {exposure.seq_num} of {exposure.stream}: {error}"
                 ) from error
-            dataset = (
-                store.require_dataset(
+            if exposure.stream not in store:
+                store.create_dataset(
                     exposure.stream,
                     (0, *frame.shape),
                     frame.dtype,
                     maxshape=(None, *frame.shape),
                     chunks=(1, *frame.shape),
                 )
-                if exposure.stream not in store
-                else store[exposure.stream]
-            )
+            dataset = store[exposure.stream]
             dataset.resize(len(dataset) + 1, axis=0)
             dataset[-1] = frame
             found.append(replace(exposure, frame=FramePlace(file, exposure.stream, len(dataset) - 1)))
-            done += 1
-            progress("frames fetched", done, len(exposures))
+            progress("frames fetched", len(found), len(exposures))
     return found
+
+
+def _is_whole(file: Path) -> bool:
+    from xbat_live.archive.whole_files import cut_off
+
+    return file.is_file() and not cut_off(file)
