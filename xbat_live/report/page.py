@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MOST_THUMBNAILS = 24
 MOST_ROWS = 200
+LINE = 96
 LEAST_ENERGIES = 4
 GREEN, ORANGE, GREY = "#1b7f4d", "#c2571a", "#777777"
 
@@ -87,13 +88,15 @@ def _none(text: str) -> str:
     return f"<p class=none>{escape(text)}</p>"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]], *, breakable: bool = False) -> str:
+    """Return a table; in a `breakable` one words of the last column may be broken, because they may be of any length."""
     if not rows:
         return _none("None.")
     told = rows[:MOST_ROWS]
     body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in told)
     more = f"<p class=none>{len(told)} of {len(rows)} shown; xbat export has all.</p>" if len(rows) > len(told) else ""
-    return f"<table><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>{body}</table>{more}"
+    kind = " class=breakable" if breakable else ""
+    return f"<table{kind}><thead><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
 def _column(table: pd.DataFrame, name: str) -> np.ndarray:
@@ -142,6 +145,13 @@ def _head(run: Run, tables: Tables) -> str:
     else:
         sentences.append("No dose is recorded.")
         above = False
+    changes = sum(
+        command == "limit" and bool(ok) for command, ok in _rows(tables["operator"], "operator_command", "operator_ok")
+    )
+    if changes:
+        sentences.append(
+            f"Limits were changed {changes} {'time' if changes == 1 else 'times'} in the run: see the operator log."
+        )
     if reason := start.get("dose_override"):
         sentences.append(f"The forecast said NO-GO and was overridden: {reason}.")
     bad = status != "success" or above or "dose_override" in start
@@ -178,7 +188,7 @@ def _dose_map(run: Run, tables: Tables) -> str:
         f"{format_si(low, 'Gy')} (dark) to {format_si(top, 'Gy')} (bright); white: less. Everything the sample has received until the "
         "end of this run."
     )
-    return f'<img class=map alt="dose map" src="{picture}"><div class=bar></div><p>{escape(text)}</p>'
+    return f'<div class=keep><img class=map alt="dose map" src="{picture}"><div class=bar></div><p>{escape(text)}</p></div>'
 
 
 def _dose_of_frames(run: Run, tables: Tables) -> str:
@@ -360,7 +370,7 @@ def _configuration(run: Run, tables: Tables) -> str:
     left_out = ("versions", "hints", "plan_args", "config", "dose")
     rows = [(key, value) for key, value in sorted(run.start.items()) if key not in left_out]
     blocks = [
-        f"<h3>{title}</h3><pre>{escape(json.dumps(run.start[key], indent=1, default=str))}</pre>"
+        f"<h3>{title}</h3><pre>{escape(_compact(run.start[key]))}</pre>"
         for key, title in (
             ("plan_args", "Arguments of the plan"),
             ("dose", "Dose model, limits and beam"),
@@ -368,7 +378,25 @@ def _configuration(run: Run, tables: Tables) -> str:
         )
         if key in run.start
     ]
-    return _table(("key", "value"), rows) + "".join(blocks)
+    return _table(("key", "value"), rows, breakable=True) + "".join(blocks)
+
+
+def _compact(value: object, indent: int = 0, used: int = 0) -> str:
+    """Return JSON in which whatever fits into a line stands in one; `used` characters of the first line are taken."""
+    flat = json.dumps(value, default=str, ensure_ascii=False)
+    if len(flat) + used <= LINE or not isinstance(value, dict | list):
+        return flat
+    inner = " " * (indent + 1)
+    if isinstance(value, list):
+        parts = [_compact(item, indent + 1, indent + 2) for item in value]
+    else:
+        names = [f"{json.dumps(str(key))}: " for key in value]
+        parts = [
+            name + _compact(item, indent + 1, indent + 2 + len(name))
+            for name, item in zip(names, value.values(), strict=True)
+        ]
+    begin, end = "[]" if isinstance(value, list) else "{}"
+    return f"{begin}\n{inner}" + f",\n{inner}".join(parts) + f"\n{' ' * indent}{end}"
 
 
 def _versions(run: Run, tables: Tables) -> str:

@@ -82,7 +82,8 @@ def chart(
         return round(_TOP + (y1 - y) / (y1 - y0) * plot_h, 2)
 
     parts = [
-        f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-label="{escape(y_label)} against {escape(x_label)}">'
+        f'<svg{" class=tall" if equal else ""} viewBox="0 0 {WIDTH:g} {height:g}" role="img" '
+        f'aria-label="{escape(y_label)} against {escape(x_label)}">'
     ]
     for x in ticks(x0, x1):
         parts.append(f'<line class=grid x1="{px(x)}" x2="{px(x)}" y1="{_TOP}" y2="{_TOP + plot_h}"/>')
@@ -96,9 +97,7 @@ def chart(
             parts.append(f'<text class=mark x="{px(x) + 3}" y="{_TOP + 10}">{escape(text)}</text>')
     for y, text in lines:
         parts.append(f'<line class=limit x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{py(y)}" y2="{py(y)}"/>')
-        parts.append(
-            f'<text class=limit x="{WIDTH - _RIGHT - 4}" y="{py(y) - 4}" text-anchor="end">{escape(text)}</text>'
-        )
+        parts.append(f'<text class=limit x="{_LEFT + 4}" y="{py(y) - 4}">{escape(text)}</text>')
     for trace, along, up, shade in data:
         parts.append(_drawn(trace, [px(v) for v in along], [py(v) for v in up], shade, base=py(max(y0, 0.0))))
     names = [trace for trace in traces if trace.name]

@@ -11,7 +11,7 @@ import xarray as xr
 
 from xbat_live.archive import ArchiveError
 from xbat_live.report import make_report
-from xbat_live.report.page import half_height_ev
+from xbat_live.report.page import _compact, half_height_ev
 from xbat_live.report.png import colours, png, thumbnail
 from xbat_live.report.svg import Trace, chart, ticks
 
@@ -140,6 +140,57 @@ def test_a_run_that_was_cut_off_is_not_called_a_success():
     assert "verdict bad" in page
     assert "not closed" in page
     assert "no map of this run" in section(page, "Dose map")
+
+
+def test_a_run_aborted_at_its_first_frame_without_cell_blur_or_relocation_gives_every_part():
+    """What is there is shown, what is not is said, nothing is taken for well."""
+    run = a_run(n=1, cell=False, rejected=False, streams=("primary", "analysis", "spots"))
+    run.stop = {"exit_status": "abort", "time": 1061.0, "reason": "aborted by the operator"}
+    page = make_report(run)
+    assert [title for title in PARTS if not section(page, title)] == []
+    assert "could not be made" not in page
+    assert "verdict bad" in page
+    assert "The run ended: abort" in page
+    assert "1 frames of the sample, 1 of 1 judged ones accepted, 0 relocations" in page
+    assert "<svg" in section(page, "Blur")
+    for title, words in (
+        ("Cell and relocations", "No electrochemistry"),
+        ("Rejected frames", "No frame was rejected"),
+        ("Decisions", "None."),
+        ("Operator log", "Nobody steered this run"),
+    ):
+        assert words in section(page, title)
+
+
+def test_a_run_aborted_before_its_first_frame_gives_every_part():
+    run = a_run(n=0, cell=False, streams=())
+    run.stop = {"exit_status": "abort", "time": 1001.0}
+    page = make_report(run)
+    assert [title for title in PARTS if not section(page, title)] == []
+    assert "could not be made" not in page
+    assert "No dose is recorded" in page
+
+
+def test_a_changed_limit_is_told_at_the_top():
+    run = a_run()
+    log = run.events("operator")
+    log.loc[len(log)] = [1200.0, "limit", "eva", "cli", 1, "tightened", "RUNNING"]
+    assert "Limits were changed 1 time in the run" in make_report(run)
+    log.loc[len(log) - 1, "operator_ok"] = 0  # a refused one changes nothing
+    assert "Limits were changed" not in make_report(run)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({}, "{}"),
+        ({"spot_um": [1.5, 2.0]}, '{"spot_um": [1.5, 2.0]}'),
+        ({"a": "x" * 60, "b": ["y" * 60, 1]}, f'{{\n "a": "{"x" * 60}",\n "b": ["{"y" * 60}", 1]\n}}'),
+        ([["z" * 60, "z" * 60]], f'[\n [\n  "{"z" * 60}",\n  "{"z" * 60}"\n ]\n]'),
+    ],
+)
+def test_a_configuration_takes_no_more_lines_than_it_needs(value, text):
+    assert _compact(value) == text
 
 
 def test_one_part_that_fails_leaves_the_others():
