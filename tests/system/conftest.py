@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from xbat_process import xbat
 
 DEMO_SECONDS = 30
 
@@ -41,20 +39,6 @@ class DemoRun:
     def frame_file(self) -> Path:
         (file,) = (self.folder / "frames").glob("*.h5")
         return file
-
-
-def xbat(*arguments: str, **kwargs: Any) -> subprocess.Popen[str]:
-    """Start ``xbat`` in a process group of its own."""
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""} | kwargs.pop("env", {})
-    return subprocess.Popen(
-        [sys.executable, "-m", "xbat_live.cli.main", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=environment,
-        **kwargs,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import xbat
+from xbat_process import xbat
 
 from xbat_live.dose import Ledger
 from xbat_live.sim.environment import free_port

@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import xbat
 from faults_support import experiment
+from xbat_process import xbat
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
