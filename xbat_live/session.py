@@ -48,6 +48,7 @@ from xbat_live.imaging import DriftModel, FramePipeline
 from xbat_live.live.attach import attach, frame_shower
 from xbat_live.live.facts import limits_shown
 from xbat_live.live.feed import LiveFeed
+from xbat_live.live.xas_maps import XasMaps
 from xbat_live.plan_setup import examine_place, make_plan, spot_chooser
 from xbat_live.plans import (
     DoseGuard,
@@ -196,6 +197,10 @@ def open_session(
             stack.callback(keep_dose_map, archive, account, uids, tell)
         if feed is not None:
             run_engine.subscribe(feed)
+            if config.sweeps:
+                maps = XasMaps(feed)
+                run_engine.subscribe(maps)
+                stack.callback(maps.close)
             attach(feed, config, beamline, account, monitor=monitor, archive=archive, stack=stack)
         stack.callback(beamline.shutter.close_now)
         steering = Steering(

@@ -17,8 +17,12 @@ from pathlib import Path
 
 import pytest
 from browser import Page, browser, chromium
-from conftest import xbat
+from live_fixtures import HubThread
+from pretend_run import PretendRun
+from pretend_sweeps import cube, maps_of
+from xbat_process import xbat
 
+from xbat_live.live.feed import LiveFeed
 from xbat_live.watchdog.config_file import read_config
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
@@ -370,6 +374,34 @@ def test_nothing_went_wrong_and_nothing_left_this_machine(demo, page):
     assert page.stats("errors") == []
     assert page.console == []
     assert page.outside == []
+
+
+def test_energy_sweeps_have_a_panel_of_their_own(new_page, tmp_path):
+    """From the documents of the stream `xas` and the maps beside the frames to curves, threshold and pictures."""
+    folder = tmp_path / "rt"
+    folder.mkdir(mode=0o700)
+    hub = HubThread(folder)
+    with LiveFeed(folder / "run-1.feed") as feed:
+        page = new_page().open(f"{hub.hub.http}/#k={hub.hub.tokens.viewer}")
+        page.until(lambda: page.stats("connected"))
+        assert not page.page.get_by_test_id("xanes").is_visible()
+        shower, products = maps_of(tmp_path, PretendRun(), feed, cube(1), cube(2), cube(3, threshold_gy=21e6))
+        page.until(lambda: page.page.get_by_test_id("xanes").is_visible())
+        page.until(lambda: page.count("xas-map") == 3)
+        told = page.page.locator("#xanes-edge").inner_text()
+        assert "cube 3 at C: threshold 21.0 MGy (95 %: 16.8 MGy to 27.3 MGy) ▲ pixels of high dose stay behind" in told
+        for chart in ("#xanes-spectrum", "#xanes-trend"):
+            assert page.page.locator(f"{chart} .threshold-line").count() == 1
+            assert page.page.locator(f"{chart} .threshold-span").count() == 1
+        assert page.page.locator("#xanes-trend circle").count() == 6  # low and high dose of three cubes
+        captions = " ".join(page.page.locator("#xas-maps figcaption").all_inner_texts())
+        assert "component 1 0 to 1.0" in captions
+        assert "edge 8347.0 to 8348.0 eV" in captions
+        assert page.console == []
+        assert page.stats("errors") == []
+        shower.close()
+        products.close()
+    hub.stop()
 
 
 def test_without_a_browser_these_tests_skip(monkeypatch):

@@ -49,6 +49,7 @@ class RunModel:
             "analysis": self._analysis,
             "decision": self._decision,
             "operator": self._operator,
+            "xas": self._xas,
             "flat": lambda doc: self._count("flats"),
             "dark": lambda doc: self._count("darks"),
         }
@@ -320,6 +321,20 @@ class RunModel:
         refused = "" if get.get("ok", True) else "refused: "
         self._write("operator", str(get.get("command") or get.get("verb", "operator")), f"{refused}{text} ({who})", doc)
 
+    def _xas(self, doc: dict[str, Any]) -> None:
+        data, get = doc["data"], _reader(doc["data"], "xas_")
+        row = {name: get(name) for name in _XAS_NUMBERS}
+        row = {
+            "n": get("number"),
+            "t": doc["time"],
+            "place": data.get("xas_place"),
+            "alarm": data.get("xas_alarm"),
+            **row,
+        }
+        self.store.append("xas", row)
+        parts = {name: _list(data.get(f"xas_{name}")) for name in ("low_fractions", "high_fractions")}
+        self.store.set(xas=row | parts)
+
     # -- what they share ----------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
@@ -341,6 +356,25 @@ class RunModel:
         )
 
 
+_XAS_NUMBERS = (
+    "frames",
+    "masked",
+    "components",
+    "place_time_s",
+    "low_rate_gy_s",
+    "high_rate_gy_s",
+    "low_dose_gy",
+    "high_dose_gy",
+    "low_progress",
+    "high_progress",
+    "low_edge_ev",
+    "high_edge_ev",
+    "r_factor",
+    "threshold_gy",
+    "threshold_low_gy",
+    "threshold_high_gy",
+    "elapsed_s",
+)
 _JUDGED = (
     "verdict",
     "accepted",
@@ -379,6 +413,14 @@ def _json(text: Any) -> dict[str, Any]:
     except (TypeError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _list(text: Any) -> list[Any]:
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError):
+        return []
+    return value if isinstance(value, list) else []
 
 
 def _index(energies_ev: list[float], energy_ev: float | None) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-STREAMS = ("primary", "flat", "dark", "analysis", "decision", "operator")
+STREAMS = ("primary", "flat", "dark", "analysis", "decision", "operator", "xas")
 T0 = 1_750_000_000.0
 EXPERIMENT = {
     "with_beam": True,

@@ -4,24 +4,32 @@ import { Chart } from "./chart.js";
 import { byId, setText, svg } from "./dom.js";
 import { fixed, known, percent, si } from "./format.js";
 import { ramp } from "./map.js";
+import { XasPanel } from "./xas.js";
 
 export class XanesPanel {
   constructor(store, resized) {
     this.resized = resized;
     this.store = store;
+    this.xas = new XasPanel(store);
     this.spectrum = new Chart(byId("xanes-spectrum"), { xLabel: "energy, eV", yLabel: "absorbance −ln T" });
     this.trend = new Chart(byId("xanes-trend"), { xLabel: "state of charge, %", yLabel: "half-height energy, eV" });
   }
 
   render() {
     const series = this.store.series.xanes;
-    const shown = Boolean(series?.rows.length);
+    const sweeps = this.xas.shown;
+    const shown = sweeps || Boolean(series?.rows.length);
     byId("xanes").hidden = !shown;
     if (shown !== document.body.classList.contains("with-xanes")) {
       document.body.classList.toggle("with-xanes", shown);
       this.resized();
     }
     if (!shown) return;
+    if (sweeps) {
+      this.xas.render();
+      return;
+    }
+    byId("xas-maps").hidden = byId("xas-legend").hidden = true;
     const scans = new Map();
     for (const row of series.rows) {
       const item = Object.fromEntries(series.columns.map((name, i) => [name, row[i]]));
