@@ -85,10 +85,9 @@ def replay(  # noqa: PLR0917 - options of a command
         client = None
         if _names_files(run):
             recording = load_frames(Path(run), scratch=scratch, config_file=config_file, progress=_told)
-            config = replay_config(recording, wanted)
         else:
-            recording, client = _load(run, archive, uri, scratch)
-            config = replay_config(recording, wanted, file=config_file)
+            recording, client = _load(run, archive, uri, scratch, config_file)
+        config = replay_config(recording, wanted, file=config_file)
         begin_s = time.monotonic()
         if documents:
             outcome = replay_documents(recording, config, progress=_progress)
@@ -152,7 +151,9 @@ def _names_files(run: str) -> bool:
     return "/" in run or Path(run).suffix != "" or Path(run).exists()
 
 
-def _load(run: str, archive: Path | None, uri: str | None, scratch: Path) -> tuple[Recording, Any]:
+def _load(
+    run: str, archive: Path | None, uri: str | None, scratch: Path, config_file: Path | None
+) -> tuple[Recording, Any]:
     """Return the recording, and the client of the archive it is from."""
     from xbat_live.archive import open_archive
     from xbat_live.replay import load_run
@@ -161,7 +162,7 @@ def _load(run: str, archive: Path | None, uri: str | None, scratch: Path) -> tup
     if folder is not None:
         _say(f"archive {folder}")
     client = open_archive(folder=folder) if folder is not None else open_archive(uri=uri)
-    return load_run(client, run, scratch=scratch, progress=_told), client
+    return load_run(client, run, scratch=scratch, config_file=config_file, progress=_told), client
 
 
 def _nearest_archive() -> Path | None:

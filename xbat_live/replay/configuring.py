@@ -28,6 +28,8 @@ def replay_config(recording: Recording, changes: dict[str, Any], *, file: Path |
         A wrong key or value.
     """
     about = f"run {recording.uid[:8]}" if recording.uid else recording.source
+    if recording.frames_alone:
+        file = None  # it is in the configuration that was made
     if file is not None:
         config = load_config(file, changes)
     else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import numpy as np
 
 from xbat_live.recordings import Recording as Frame
 from xbat_live.recordings import RecordingError, find_all, read_all
+from xbat_live.recordings.model import FrameKind
 from xbat_live.replay.recording import Exposure, FramePlace, Recording, ReplayError
 
 FRAMES = "frames.h5"
-STREAM_OF = {"sample": "primary", "flat": "flat", "dark": "dark"}
+STREAM_OF: dict[FrameKind, str] = {"sample": "primary", "flat": "flat", "dark": "dark"}
 DEFAULT_EXPOSURE_S = 0.1
 REFERENCE_UM = (-250.0, 0.0)
 
@@ -47,18 +48,44 @@ def load_frames(
     """
     try:
         found = [frame for frame in find_all([path]) if frame.valid]
-        groups = {kind: [frame for frame in found if frame.kind == kind] for kind in STREAM_OF}
+        groups: dict[FrameKind, list[Frame]] = {
+            kind: [frame for frame in found if frame.kind == kind] for kind in STREAM_OF
+        }
         if not groups["sample"]:
             raise ReplayError(f"{path}: no frames of the sample there, only references")
         if not groups["flat"]:
             raise ReplayError(
                 f"{path}: no reference frames there (files with 'ref' or 'flat' in their names), which every series takes"
             )
-        places = dict(_copied(found, scratch / FRAMES, progress))
+        places = dict(copied(found, read_all(found), scratch / FRAMES, progress))
     except RecordingError as error:
         raise ReplayError(str(error)) from error
+    return replace(of_frames(groups, places, config_file=config_file, base=path.parent), source=f"frames of {path}")
+
+
+def of_frames(
+    groups: Mapping[FrameKind, list[Frame]], places: dict[Frame, FramePlace], *, config_file: Path | None, base: Path
+) -> Recording:
+    """Return frames of the sample, flats and darks as a recording.
+
+    Parameters
+    ----------
+    groups
+        By kind; there are samples and flats.
+    places
+        Where their pixels are.
+    config_file
+        As in `load_frames`.
+    base
+        Folder that relative paths start from, when there is no experiment file.
+
+    Raises
+    ------
+    ReplayError
+        The experiment file cannot be read.
+    """
     series = _Series(groups["sample"], groups["flat"], groups["dark"])
-    content, notes = _content(series, config_file, path)
+    content, notes = _content(series, config_file, base)
     flux = str(content["beam"]["flux"])
     exposures = tuple(series.exposures(places, flux_ph_s=_photons(flux)))
     start = {
@@ -69,7 +96,7 @@ def load_frames(
         "time": min(e.time_s for e in exposures),
         "pixel_size_um": series.pixel_size_um,
     }
-    return Recording(start, {}, exposures, (), source=f"frames of {path}", notes=tuple(notes))
+    return Recording(start, {}, exposures, (), notes=tuple(notes), frames_alone=True)
 
 
 def _photons(text: str) -> float:
@@ -78,15 +105,15 @@ def _photons(text: str) -> float:
     return parse_quantity(text, "ph/s")
 
 
-def _copied(
-    frames: Sequence[Frame], file: Path, progress: Callable[[str, int, int], None]
+def copied(
+    frames: Sequence[Frame], images: Iterable[Any], file: Path, progress: Callable[[str, int, int], None]
 ) -> Iterator[tuple[Frame, FramePlace]]:
-    """Write the frames as counts of 16 bits into one file."""
+    """Write the pixels of the frames, `images`, as counts of 16 bits into one file, and yield where each is."""
     import h5py
 
     with h5py.File(file, "w") as store:
         stack = store.create_dataset("frames", (len(frames), *frames[0].shape), "u2", chunks=(1, *frames[0].shape))
-        for number, (frame, pixels) in enumerate(zip(frames, read_all(frames), strict=True)):
+        for number, (frame, pixels) in enumerate(zip(frames, images, strict=True)):
             stack[number] = np.clip(np.rint(np.nan_to_num(np.asarray(pixels, np.float64))), 0, 65535)
             yield frame, FramePlace(file, "frames", number)
             progress("frames read", number + 1, len(frames))
@@ -162,7 +189,7 @@ class _Series:
             )
 
 
-def _content(series: _Series, config_file: Path | None, path: Path) -> tuple[dict[str, Any], list[str]]:
+def _content(series: _Series, config_file: Path | None, base: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the configuration, as an experiment file would say it, and what was assumed."""
     if config_file is None:
         content = tomllib.loads(files("xbat_live.cli").joinpath("experiment.toml").read_text())
@@ -200,5 +227,5 @@ def _content(series: _Series, config_file: Path | None, path: Path) -> tuple[dic
         **{key: value for key, value in content.get("camera", {}).items() if key != "roi"},
         **camera,
     }
-    content.setdefault("base_directory", str((config_file or path).resolve().parent))
+    content.setdefault("base_directory", str((config_file.parent if config_file else base).resolve()))
     return content, notes

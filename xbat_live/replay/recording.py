@@ -133,6 +133,8 @@ class Recording:
         Where it was read from, for people.
     notes
         What is not as it should be, for people.
+    frames_alone
+        It was made of frames and their headers: so was its configuration, with what an experiment file says.
     """
 
     start: dict[str, Any] = dataclasses.field(repr=False)
@@ -142,6 +144,7 @@ class Recording:
     verdicts: dict[int, str] = dataclasses.field(default_factory=dict, repr=False)
     source: str = ""
     notes: tuple[str, ...] = ()
+    frames_alone: bool = False
 
     @property
     def uid(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xbat_live.replay.imported import is_import, load_imported
 from xbat_live.replay.recording import NAN, Decision, Exposure, FramePlace, Recording, ReplayError
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ _STREAMS = ("dark", "flat", "primary")
 
 
 def load_run(
-    client: Any, which: str = "last", *, scratch: Path, progress: Callable[[str, int, int], None] = lambda *told: None
+    client: Any,
+    which: str = "last",
+    *,
+    scratch: Path,
+    config_file: Path | None = None,
+    progress: Callable[[str, int, int], None] = lambda *told: None,
 ) -> Recording:
     """Read a run from an archive.
 
@@ -33,6 +39,8 @@ def load_run(
         ``last`` (a replay that was written into the archive is none), a uid, its first characters, or a scan number.
     scratch
         Folder for frames whose file this machine does not have.
+    config_file
+        Experiment file for an imported run; others hold their configuration, or get it by `replay_config`.
     progress
         Told what is fetched, how much of how much.
 
@@ -56,6 +64,8 @@ def load_run(
             f"run {uid[:8]} has no stop document: it still goes on, or was cut off; wait for its end, or close it with: "
             "xbat archive repair"
         )
+    if is_import(start):
+        return load_imported(opened, scratch=scratch, config_file=config_file, progress=progress)
     tables = {name: _table(run, name) for name in (*_STREAMS, "decision", "analysis") if name in run}
     key = _image_key(run)
     rows = sorted(
