@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from tiled.queries import Comparison, Eq, KeyPresent, Like, SpecsQuery
@@ -96,6 +98,12 @@ def test_summary_of_a_run(stop, ending, outcome):
     told = summarised(stop=stop, ending=ending)
     counts = {"frames": 2, "accepted": 1, "rejected": 1, "relocations": 1, "dose_gy": 5e3}
     assert told == counts | {"outcome": outcome, "duration_s": 60.0 if stop else 0.0}
+
+
+def test_the_summary_is_documented_key_by_key():
+    page = Path(__file__).resolve().parents[3] / "docs" / "reference" / "streams.md"
+    _, _, section = page.read_text().partition("\n## Summary\n")
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(summarised())
 
 
 def test_summary_counts_pages_and_leaves_out_a_dose_that_nobody_counted():

@@ -92,7 +92,7 @@ def test_the_experiment_file_says_what_headers_do_not(beamtime, tmp_path):
 def test_without_references_it_is_told_how_to_bring_them(beamtime, tmp_path):
     _, run = beamtime
     run.streams = ("primary",)
-    with pytest.raises(ReplayError, match="run 3acb6a51 has no reference frames, .*import it with --flats"):
+    with pytest.raises(ReplayError, match=r"run 3acb6a51 has no reference frames, .*import it with --flats"):
         load_imported(run, scratch=tmp_path)
 
 
