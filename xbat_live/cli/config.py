@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from xbat_live.cli.errors import exit_on_error
-from xbat_live.config import ExperimentConfig, load_config
 
 app = typer.Typer(
     help="Write, show and describe experiment files (TOML, a unit on every number).", no_args_is_help=True
@@ -39,6 +38,8 @@ def show(
 ) -> None:
     """Print the configuration as it will be used, with defaults, in SI-derived base units of the key names."""
     with exit_on_error():
+        from xbat_live.config import load_config
+
         config = load_config(file, parse_changes(changes))
     typer.echo(config.model_dump_json(indent=1, exclude={"archive": {"api_key"}}))
 
@@ -46,6 +47,8 @@ def show(
 @app.command(epilog="Example: xbat config schema > xbat.schema.json")
 def schema() -> None:
     """Print the JSON schema of experiment files, for editors."""
+    from xbat_live.config import ExperimentConfig
+
     typer.echo(json.dumps(ExperimentConfig.model_json_schema(by_alias=True), indent=1))
 
 

@@ -16,9 +16,10 @@ from xbat_live.cli.errors import exit_on_error
 from xbat_live.cli.live import GUARD_DETAIL, TILED_DETAIL, Checklist, live_page
 from xbat_live.cli.run import acquire, leave_on, tell_summary
 from xbat_live.cli.services import profile_for, watched, with_archive
-from xbat_live.config import ConfigError, ExperimentConfig, LiveSection, load_config
+from xbat_live.config import ConfigError
 
 if TYPE_CHECKING:
+    from xbat_live.config import ExperimentConfig
     from xbat_live.watchdog import GuardProcess
 
 TIME_SCALE = 600.0
@@ -52,6 +53,8 @@ def demo(  # noqa: PLR0917 - the options of a command
     folder = (directory / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True)
     display.say(f"xbat_live {__version__}, demo session in {folder} (delete freely; nothing leaves this machine)")
+    from xbat_live.config import LiveSection
+
     with exit_on_error(), ExitStack() as stack:
         feed = stack.enter_context(live_page(LiveSection(enabled=page, port=port), display, name="demo"))
         feed.show(banner="SIMULATED BEAMLINE")
@@ -143,6 +146,8 @@ def demo_config(folder: Path, *, port: int, seconds: float, seed: int, frames: P
         changes |= {"camera.roi": None} | ({"camera.pixel_size": f"{pixel_um} um"} if pixel_um else {})
     file = folder / "experiment.toml"
     file.write_text(text)
+    from xbat_live.config import load_config
+
     return load_config(file, changes)
 
 

@@ -7,14 +7,16 @@ import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from xbat_live.cli.errors import exit_on_error
-from xbat_live.config import ExperimentConfig, load_config, make_config
+
+if TYPE_CHECKING:
+    from xbat_live.config import ExperimentConfig
 
 _CLOCK_TOLERANCE_S = 5.0
 
@@ -50,6 +52,8 @@ def doctor(
             overrides["beamline.prefix"] = prefix
         if port is not None:
             overrides["beamline.channel_access.port"] = port
+        from xbat_live.config import load_config, make_config
+
         config = load_config(file, overrides) if file else make_config(_minimal(), overrides=overrides)
         reports = _pv_reports(config)
     findings = [*_pvs(reports), _disk(config), _tiled(config), *_clock(reports)]

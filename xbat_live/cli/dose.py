@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xbat_live.cli.errors import EXIT_RUN_FAILED, exit_on_error
-from xbat_live.config import ConfigError, ExperimentConfig, load_config
+from xbat_live.config import ConfigError
 from xbat_live.units import format_si, parse_quantity
 
 if TYPE_CHECKING:
+    from xbat_live.config import ExperimentConfig
     from xbat_live.dose import DoseAccount, Ledger
 
 app = typer.Typer(
@@ -96,6 +97,8 @@ def source(file: Path | None, ledger: Path | None) -> Source:
         raise ConfigError("which sample? give the experiment file, or --ledger FILE.sqlite")
     if file is not None and file.suffix == ".sqlite":
         raise ConfigError(f"{file}: that is a ledger, no experiment file; write --ledger {file}")
+    from xbat_live.config import load_config
+
     config = None if file is None else load_config(file)
     if ledger is not None:
         return Source(ledger, ledger.stem if config is None else config.sample.name, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,20 @@ from xbat_live.config import ConfigError
 
 EXIT_RUN_FAILED, EXIT_CONFIG, EXIT_BEAMLINE, EXIT_INTERRUPTED = 1, 2, 3, 130
 EXIT_REFUSED, EXIT_USAGE, EXIT_NO_RUN = 1, 2, 3
+
+EXIT_CODES = (
+    ("xbat_live.preflight", "PreflightError", EXIT_CONFIG),
+    ("xbat_live.forecast", "NoGoError", EXIT_CONFIG),
+    ("xbat_live.devices", "BeamlineConnectionError", EXIT_BEAMLINE),
+    ("xbat_live.devices", "BeamlineUnitError", EXIT_BEAMLINE),
+    ("xbat_live.devices", "ChannelAccessError", EXIT_BEAMLINE),
+    ("xbat_live.sim.server", "SimulatorError", EXIT_BEAMLINE),
+    ("xbat_live.sim.environment", "PortTakenError", EXIT_BEAMLINE),
+    ("xbat_live.dose", "DoseRefused", EXIT_RUN_FAILED),
+    ("xbat_live.dose", "LedgerError", EXIT_RUN_FAILED),
+    ("xbat_live.archive", "ArchiveError", EXIT_RUN_FAILED),
+)
+"""Package, class in it, exit code of the command; the first that fits counts."""
 
 
 @contextmanager
@@ -28,23 +43,14 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _code(error: Exception) -> int | None:
-    # Imported here: these modules load Channel Access and bluesky, which `xbat config` has no use for.
-    from xbat_live.archive import ArchiveError
-    from xbat_live.devices import BeamlineConnectionError, BeamlineUnitError, ChannelAccessError
-    from xbat_live.dose import DoseRefused, LedgerError
-    from xbat_live.forecast import NoGoError
-    from xbat_live.preflight import PreflightError
-    from xbat_live.sim.environment import PortTakenError
-    from xbat_live.sim.server import SimulatorError
+    """Return the exit code of an error that people are meant to read; None: it is a fault of the program.
 
-    if isinstance(error, PreflightError | NoGoError):
-        return EXIT_CONFIG
-    if isinstance(
-        error, BeamlineConnectionError | BeamlineUnitError | ChannelAccessError | SimulatorError | PortTakenError
-    ):
-        return EXIT_BEAMLINE
-    if isinstance(error, DoseRefused | LedgerError | ArchiveError):
-        return EXIT_RUN_FAILED
+    A class can only have been raised by a package that is loaded already: what reports a wrong key need not load Channel Access.
+    """
+    for package, name, code in EXIT_CODES:
+        module = sys.modules.get(package)
+        if module is not None and isinstance(error, getattr(module, name, ())):
+            return code
     return None
 
 

@@ -11,7 +11,6 @@ import typer
 
 from xbat_live.cli.config import parse_changes
 from xbat_live.cli.errors import exit_on_error
-from xbat_live.config import load_config
 
 
 def guard(
@@ -35,6 +34,8 @@ def guard(
     Examples:  xbat guard my-cell.toml    |    xbat guard my-cell.toml --once    |    xbat guard my-cell.toml --json
     """
     with exit_on_error():
+        from xbat_live.config import load_config
+
         config = load_config(file, parse_changes(changes))
         from xbat_live.watchdog import run_guard
 

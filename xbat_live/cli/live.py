@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xbat_live.cli.display import Display
-from xbat_live.config import LiveSection
 from xbat_live.live.following import SUFFIX
 from xbat_live.live.runtime import RuntimeFolderError, runtime_directory
 
 if TYPE_CHECKING:
+    from xbat_live.config import LiveSection
     from xbat_live.live.feed import LiveFeed
     from xbat_live.live.hub.launch import HubProcess
 

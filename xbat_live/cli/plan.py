@@ -10,7 +10,7 @@ import typer
 
 from xbat_live.cli.config import parse_changes
 from xbat_live.cli.errors import exit_on_error
-from xbat_live.config import ConfigError, load_config
+from xbat_live.config import ConfigError
 
 EXIT_NO_GO = 1
 
@@ -47,6 +47,8 @@ def plan(  # noqa: PLR0917 - typer's way to have options
     Examples:  xbat plan my-cell.toml    |    xbat plan my-cell.toml --set "dose.limit=250 kGy" --reject 0.05 --json
     """
     with exit_on_error():
+        from xbat_live.config import load_config
+
         config = load_config(file, parse_changes(changes))
         if config.uses_microscope:
             raise ConfigError(f"{file}: plan.name = {config.plan.name!r} uses no beam: there is no dose to forecast")

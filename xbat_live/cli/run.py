@@ -15,7 +15,6 @@ from xbat_live.cli.display import Display
 from xbat_live.cli.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, exit_on_error
 from xbat_live.cli.live import GUARD_DETAIL, TILED_DETAIL, Checklist, live_page
 from xbat_live.cli.services import archive_for, tell_guard, watched
-from xbat_live.config import ExperimentConfig, load_config
 from xbat_live.units import format_si
 
 LOG_FILE = Path("xbat.log")
@@ -24,6 +23,7 @@ HINT = "Ctrl-C ends the run safely; xbat pause, relocate, limit, note, stop from
 
 if TYPE_CHECKING:
     from xbat_live.callbacks import RunState
+    from xbat_live.config import ExperimentConfig
     from xbat_live.live.feed import LiveFeed
     from xbat_live.plans import SeriesSummary
     from xbat_live.session import Session
@@ -56,6 +56,8 @@ def run(
     """
     display = Display(as_json=as_json)
     with exit_on_error():
+        from xbat_live.config import load_config
+
         config = load_config(file, parse_changes(changes))
         with live_page(config.live, display, name=config.sample.name) as feed:
             checklist = Checklist(feed)

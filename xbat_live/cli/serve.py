@@ -11,7 +11,7 @@ import typer
 
 from xbat_live.cli.errors import exit_on_error
 from xbat_live.cli.services import archive_server, free_tcp_port
-from xbat_live.config import ConfigError, load_config
+from xbat_live.config import ConfigError
 
 if TYPE_CHECKING:
     from xbat_live.archive import TiledServer
@@ -82,6 +82,8 @@ def _server(  # noqa: PLR0917
         if frames:
             raise ConfigError(f"{directory} names the folders of the frames; give no --frames with an experiment file")
         changes = {"archive.catalog": catalog, "archive.streaming_cache": cache}
+        from xbat_live.config import load_config
+
         config = load_config(directory, {key: value for key, value in changes.items() if value is not None})
         return archive_server(config, port=port, host=host)
     return TiledServer.as_before(

@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from xbat_live.cli.display import Display
-from xbat_live.config import ConfigError, ExperimentConfig
+from xbat_live.config import ConfigError
 
 if TYPE_CHECKING:
     from xbat_live.archive import TiledServer
+    from xbat_live.config import ExperimentConfig
     from xbat_live.watchdog import GuardProcess
 
 

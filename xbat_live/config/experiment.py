@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from xbat_live.config.camera import CameraSection
+from xbat_live.config.errors import ConfigError
 from xbat_live.config.optical import OpticalSection
 from xbat_live.config.sections import (
     ArchiveSection,
@@ -24,10 +25,6 @@ from xbat_live.config.sections import (
     WatchdogSection,
 )
 from xbat_live.config.xas import XasSection
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be used; the message names file, key, value, unit and remedy."""
 
 
 class ExperimentConfig(BaseSettings):
