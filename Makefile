@@ -35,6 +35,9 @@ install: $(VENV)/.dev   ## make .venv and install the project with its tools
 demo: $(VENV)/.run   ## simulated beamline, Tiled and a dose-aware operando run (about two minutes)
 	$(BIN)/xbat demo --seconds $(SECONDS_RUN)
 
+# One thread of the BLAS for each process: several on two cores wait for one another (the spectra's tests took four times the CPU).
+test test-long: export OPENBLAS_NUM_THREADS ?= 1
+
 test: install    ## all tests, in three processes, those against simulated hardware first (it is waited for)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long"
 

@@ -12,6 +12,7 @@ from xbat_live.spectra.edge import ascending
 from xbat_live.spectra.shifted import ShiftedReferences
 from xbat_live.spectra.surface import smooth_surface
 from xbat_live.spectra.template import Template, first_inflection, fit_template, group_means
+from xbat_live.spectra.threads import single_blas
 from xbat_live.spectra.windows import edge_of, mean_spectrum
 
 NI_K_EV = 8333.0
@@ -92,7 +93,8 @@ def calibrate_energy(foil_cube: ArrayLike, energy_ev: ArrayLike, edge_ev: float 
     near = slice(int(inside[0]), int(inside[-1]) + 1)
     foil, live = _usable(flat[near], energies[near], e0)
     fit = _Foil(foil, energies[near], e0)
-    fit.run()
+    with single_blas():
+        fit.run()
     inflection, sigma_inflection = first_inflection(fit.template, float(energies[near][0]) + 5, e0 + REACH_EV / 2)
     if abs(inflection - edge_ev) > MOST_SHIFT_EV:
         raise ValueError(

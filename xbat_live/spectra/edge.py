@@ -16,6 +16,8 @@ from xbat_live.spectra.checks import (
     checked_spectrum_energies,
     tell_masked,
 )
+from xbat_live.spectra.threads import in_threads, single_blas
+from xbat_live.spectra.wild import mended
 from xbat_live.spectra.windows import Pieces, apply_rows, default_windows, edge_of, mean_spectrum, pieces
 
 LEAST_JUMP_SIGMA = 4.0
@@ -58,7 +60,8 @@ def edge_energy_map(cube: ArrayLike, energy_ev: ArrayLike, shift_ev: ArrayLike |
 
     Pre-edge line and post-edge follow from the cube's own energies. The jump is that of a quadratic at the edge, by generalised least
     squares that take the EXAFS for what it is: a plain quadratic moves with it by several per cent. The crossing is that of a quintic
-    fitted to the eight samples around it.
+    fitted to the eight samples around it. Samples that no combination of what pixels differ by describes (hot pixels, crystal glitches)
+    are replaced before.
 
     Parameters
     ----------
@@ -87,10 +90,15 @@ def edge_energy_map(cube: ArrayLike, energy_ev: ArrayLike, shift_ev: ArrayLike |
     edge, sigma = np.empty(flat.shape[1]), np.empty(flat.shape[1])
     reach = REACH_EV + float(np.nanmax(np.abs(shift - np.nanmedian(shift)))) if np.isfinite(shift).any() else REACH_EV
     window = _window(energies, e0, reach)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        for start in range(0, flat.shape[1], _PIXELS_AT_ONCE):
-            part = slice(start, start + _PIXELS_AT_ONCE)
-            edge[part], sigma[part] = _edges(flat[:, part], energies, rule, window)
+    parts = [slice(start, start + _PIXELS_AT_ONCE) for start in range(0, flat.shape[1], _PIXELS_AT_ONCE)]
+    for part, found in zip(
+        parts, in_threads(lambda part: _edges(flat[:, part], energies, rule, window), parts), strict=True
+    ):
+        edge[part], sigma[part] = found
+    with single_blas():
+        spiky, spectra = mended(flat)
+    if spiky.size:
+        edge[spiky], sigma[spiky] = _edges(spectra, energies, rule, window)
     edge += shift
     sigma[np.isnan(edge)] = np.nan
     result = EdgeMap(edge.reshape(shape), sigma.reshape(shape))
@@ -121,6 +129,11 @@ def _window(energies: Float, e0: float, reach: float) -> slice:
 
 def _edges(flat: Float32, energies: Float, rule: Pieces, window: slice) -> tuple[Float, Float]:
     """Half height and its sigma for some pixels; NaN where there is none."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        return _crossings(flat, energies, rule, window)
+
+
+def _crossings(flat: Float32, energies: Float, rule: Pieces, window: slice) -> tuple[Float, Float]:
     line_and_jump = apply_rows(np.concatenate([rule.line, rule.jump]), flat, rule.used)
     line, jump = line_and_jump[:2], line_and_jump[2]
     near = energies[window] - rule.e0_ev

@@ -23,6 +23,7 @@ from xbat_live.spectra.moments import Moments
 from xbat_live.spectra.second_look import SecondLook
 from xbat_live.spectra.shifted import ShiftedReferences, shift_bins
 from xbat_live.spectra.solving import determined, solve
+from xbat_live.spectra.threads import single_blas
 
 FRAMES_AT_ONCE = 16
 LEAST_JUMP_SIGMA = 4.0
@@ -217,7 +218,8 @@ class StreamingFractions:
         """
         self._flush()
         self._check_energies()
-        return self._told(final=True)
+        with single_blas():
+            return self._told(final=True)
 
     @property
     def frames(self) -> int:

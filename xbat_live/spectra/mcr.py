@@ -12,6 +12,7 @@ from xbat_live.spectra.checks import MAX_REFERENCES, Float, Mask, log
 from xbat_live.spectra.mcr_reference import alternate_by_pymcr
 from xbat_live.spectra.mcr_solver import Problem, alternate, purest, significant
 from xbat_live.spectra.rows import Rows, spectra_rows
+from xbat_live.spectra.threads import single_blas
 
 _ALIKE = 1e-6
 
@@ -109,7 +110,8 @@ def mcr_als(
     known, free = _checked_fixed(fixed, initial, k, rows)
     if backend not in ("own", "pymcr"):
         raise ValueError(f"mcr_als: backend {backend!r}: 'own' and 'pymcr' are known")
-    problem = Problem(rows, free, closure)
+    with single_blas():
+        problem = Problem(rows, free, closure)
     start = purest(problem, k, known) if initial is None else _checked_initial(initial, k, rows, free)
     if known is not None:
         start[: len(known)] = known
@@ -125,7 +127,8 @@ def mcr_als(
             least_change=2 * tolerance * problem.beyond / (rows.count * start.shape[1]),
         )
     else:
-        state, iterations = alternate(problem, start, tolerance=tolerance, most_iterations=max_iterations)
+        with single_blas():
+            state, iterations = alternate(problem, start, tolerance=tolerance, most_iterations=max_iterations)
         amounts, spectra, squares = state.amounts.astype(np.float64), state.spectra, state.pixel_squares
     if closure:
         amounts /= amounts.sum(axis=0)

@@ -13,11 +13,12 @@ from xbat_live.spectra.checks import Float, Float32
 from xbat_live.spectra.frame_offsets import common_offsets, sample_of
 from xbat_live.spectra.moments import Moments
 from xbat_live.spectra.solving import Solution, coefficients, solve, solve_missing
+from xbat_live.spectra.threads import in_threads
 
 LIMIT_SIGMA = 6.0
 MOST_REJECTED = 0.06
 MOST_ROUNDS = 4
-_PIXELS_AT_ONCE = 4096
+_PIXELS_AT_ONCE, _PIXELS_IN_CACHE = 4096, 1024
 _MEAN_TO_SIGMA = float(np.sqrt(np.pi / 2))  # of a Gaussian
 
 
@@ -68,6 +69,7 @@ class SecondLook:
         self._frames, self._bins, self._which = frames, bins, which
         self._weights = moments.basis.weights(bins)
         self._design = moments.design().astype(np.float32)
+        self._line, self._functions = (np.ascontiguousarray(part) for part in np.split(self._design, [2], axis=1))
         self._offsets: Float = np.zeros(len(self._design))
         self._known = self._moments.missing.pairs()
         pixels = moments.pixels
@@ -110,9 +112,9 @@ class SecondLook:
         """Fill squares and signal, and return the pixels with wild samples."""
         pixels = self._moments.pixels
         frames = max(len(self._design) - self._least, 1)
-        found: list[np.ndarray] = []
-        for start in range(0, pixels, _PIXELS_AT_ONCE):
-            part = slice(start, min(start + _PIXELS_AT_ONCE, pixels))
+
+        def look(start: int) -> np.ndarray:
+            part = slice(start, min(start + _PIXELS_IN_CACHE, pixels))
             rest, _, above = self._residual(solution, part)
             self._squares[part] = self._kept[part] = np.einsum("np,np->p", rest, rest)
             above += rest
@@ -120,8 +122,9 @@ class SecondLook:
             np.abs(rest, out=rest)
             scale = rest.sum(0) * np.float32(_MEAN_TO_SIGMA / frames)
             wild = rest.max(0) > LIMIT_SIGMA * scale + 1e-12
-            found.append(np.flatnonzero(wild & ~self._moments.dead[part]) + start)
-        return np.concatenate(found)
+            return np.flatnonzero(wild & ~self._moments.dead[part]) + start
+
+        return np.concatenate(in_threads(look, range(0, pixels, _PIXELS_IN_CACHE)))
 
     def _reject(self, candidates: np.ndarray, solution: Solution) -> np.ndarray:
         """Take the wild samples of the candidates out of the sums, solve them again, and return the pixels that had any."""
@@ -156,9 +159,10 @@ class SecondLook:
         measured = np.concatenate([block[:, part] for block in self._frames])
         if self._offsets.any():
             measured -= self._offsets.astype(np.float32)[:, None]
-        above = self._design[:, 2:] @ fitted[2:]
-        rest = measured - above
-        rest -= self._design[:, :2] @ fitted[:2]
+        above = self._functions @ fitted[2:]
+        rest = self._line @ fitted[:2]
+        rest += above
+        np.subtract(measured, rest, out=rest)
         gone = self._missing_in(part)
         rest[gone] = 0
         above[gone] = 0
