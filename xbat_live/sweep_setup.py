@@ -20,6 +20,17 @@ def make_xas_analysis(config: ExperimentConfig) -> XasAnalysis:
     ConfigError
         ``xas.references`` cannot be read.
     """
+    return XasAnalysis(xas_settings(config), config.path(config.camera.directory))
+
+
+def xas_settings(config: ExperimentConfig) -> XasSettings:
+    """Return what an analysis of energy sweeps is told, live or after the run.
+
+    Raises
+    ------
+    ConfigError
+        ``xas.references`` cannot be read.
+    """
     section, sample = config.xas, config.sample
     beam, stack, pixel_um = make_beam(config), make_stack(config), section.bin * config.camera.pixel_size_um
 
@@ -39,7 +50,7 @@ def make_xas_analysis(config: ExperimentConfig) -> XasAnalysis:
         )
         return dose_masks(rates, section.mask_step_gy_s, start_gy_s=section.mask_start_gy_s, pixel_size_um=pixel_um)
 
-    settings = XasSettings(
+    return XasSettings(
         rate_masks=rate_masks,
         spacing_angstrom=1e4 * section.spacing_um,
         bin=section.bin,
@@ -50,7 +61,6 @@ def make_xas_analysis(config: ExperimentConfig) -> XasAnalysis:
         references=None if section.references is None else load_references(config),
         dark_counts=config.camera.dark_offset_counts,
     )
-    return XasAnalysis(settings, config.path(config.camera.directory))
 
 
 def load_references(config: ExperimentConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

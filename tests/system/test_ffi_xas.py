@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from tiled.queries import SpecsQuery
 
+import xbat_live
+
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(300)]
 FRAMES = 60
 
@@ -72,7 +74,7 @@ def killed_and_resumed(tmp_path_factory):
         TiledServer(folder / "archive", port=free_tcp_port(), readable_storage=[folder / "frames"]) as server,
     ):
         archive = (f"archive.uri={server.uri}", f"archive.api_key={server.api_key}")
-        first = start(folder, channel, "archive.enabled=false")
+        first = start(folder, channel, *archive)
         deadline = time.monotonic() + 120
         while (state := state_of(folder)).get("open_cube") != 3:
             assert first.poll() is None, first.communicate()[1]
@@ -140,3 +142,24 @@ def test_the_ledger_has_what_the_sample_got(killed_and_resumed):
     # a cube that was cut short is counted at the mean of all its energies: more than it gave below the edge, never less
     assert 0.97 < ours_gy.max() / got_gy.max() < 1.2
     assert got_gy.max() > 10e3
+
+
+def test_it_is_analysed_after_the_run_with_what_the_killed_one_has(killed_and_resumed, tmp_path):
+    """I0 and foil are in the run that was killed."""
+    folder, _, _, client = killed_and_resumed
+    served = ("--uri", str(client.context.api_uri), "--archive", str(folder / "archive"))
+    command = [sys.executable, "-m", "xbat_live.cli.main", "analyse", "xas", "last", *served, "--json", "--no-figures"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "xas")], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert len(told["run_uids"]) == 2
+    assert list(told["groups"]) == ["ocv", "end C", "end A"]
+    assert told["groups"]["ocv"]["cubes"] == 2  # one in each run
+    assert 8335 < told["groups"]["end A"]["edge_ev"] < 8350
+    assert told["largest_dose_rate_gy_s"] > 1000
+    run = xbat_live.open("last", uri=str(client.context.api_uri), api_key=(folder / "archive" / "api_key").read_text())
+    assert run.stored("xas")["dose_rate/rate_gy_s"].shape == (16, 24)
+    direct, served_cube = run.cubes(), np.asarray(run.client["primary"]["camera_image"][0])
+    np.testing.assert_array_equal(np.stack(list(direct.frames(0))), served_cube)

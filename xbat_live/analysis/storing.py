@@ -1,4 +1,4 @@
-"""A motion analysis as arrays in the archive."""
+"""Analyses as arrays in the archive."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from xbat_live.analysis.motion import MotionAnalysis
+from xbat_live.analysis.xas_results import XasRunAnalysis
 from xbat_live.archive.analyses import StoredAnalysis, StoredArray, store_analysis
 from xbat_live.imaging import BoxConvergence
 
-KIND = "motion"
+KIND, XAS_KIND = "motion", "xas"
 
 
 def store_motion(client: Any, analysis: MotionAnalysis) -> StoredAnalysis:
@@ -31,6 +32,79 @@ def store_motion(client: Any, analysis: MotionAnalysis) -> StoredAnalysis:
     }
     numbers = {key: value for key, value in analysis.summary().items() if key != "run_uid"}
     return store_analysis(client, analysis.run_uid, KIND, arrays, numbers)
+
+
+def store_xas(client: Any, analysis: XasRunAnalysis) -> StoredAnalysis:
+    """Write an analysis of energy sweeps into the archive, as a new entry beside earlier ones; see `store_motion`."""
+    arrays = {f"{part}/{name}": array for part, named in _xas_arrays(analysis).items() for name, array in named.items()}
+    numbers = {key: value for key, value in analysis.summary().items() if key != "run_uid"}
+    return store_analysis(client, analysis.run_uid, XAS_KIND, arrays, numbers)
+
+
+def _xas_arrays(analysis: XasRunAnalysis) -> dict[str, dict[str, StoredArray]]:
+    a, plane, masks, evolution = StoredArray, ("y", "x"), analysis.masks, analysis.evolution
+    parts: dict[str, dict[str, StoredArray]] = {
+        "dose_rate": {
+            "rate_gy_s": a(masks.rate_gy_s, "Gy/s", plane, "dose rate on binned pixels"),
+            "edges_gy_s": a(masks.edges_gy_s, "Gy/s", ("edge",), "edges of the intervals"),
+            "counts": a(masks.counts, "", ("interval",), "pixels in each"),
+            "interval": a(masks.labels, "", plane, "interval of each pixel; -1: none"),
+        },
+        "calibration": {
+            "shift_ev": a(analysis.shift.shift_ev, "eV", plane, "true energy minus nominal energy"),
+            "sigma_ev": a(analysis.shift.sigma_ev, "eV", plane, "its standard uncertainty"),
+        },
+        "evolution": {
+            "cube_number": a(evolution.number, "", ("cube",), "cubes of the irradiated spot"),
+            "time_s": a(evolution.time_s, "s", ("cube",), "time since the first of them"),
+            "place_time_s": a(evolution.place_time_s, "s", ("cube",), "time in the beam"),
+            "voltage_v": a(evolution.voltage_v, "V", ("cube",), "of the cell"),
+            "state_of_charge": a(evolution.state_of_charge, "", ("cube",), "of the cell, 0 to 1"),
+            "energy_ev": a(evolution.grid_ev, "eV", ("energy",), "true energy"),
+            "low_rate_spectra": a(evolution.low, "", ("cube", "energy"), "normalised, pixels of low dose rate"),
+            "high_rate_spectra": a(evolution.high, "", ("cube", "energy"), "normalised, pixels of high dose rate"),
+        },
+    }
+    if len(analysis.components):
+        by_cube = ("cube", "component")
+        parts["evolution"] |= {
+            "low_rate_fractions": a(evolution.low_fractions, "", by_cube, "pixels of low dose rate"),
+            "high_rate_fractions": a(evolution.high_fractions, "", by_cube, "pixels of high dose rate"),
+        }
+        parts["components"] = {
+            "energy_ev": a(analysis.component_energy_ev, "eV", ("energy",), "true energy"),
+            "spectra": a(analysis.components, "", ("component", "energy"), "normalised"),
+        }
+    if (curve := analysis.curve) is not None:
+        by_dose = ("component", "dose")
+        parts["against_dose"] = {
+            "dose_gy": a(curve.dose_gy, "Gy", ("dose",), "mean dose of the pixels of each interval"),
+            "fractions": a(curve.fraction, "", by_dose, "their mean fractions"),
+            "sigma": a(curve.sigma, "", by_dose, "standard uncertainty"),
+            "count": a(curve.count, "", by_dose, "pixels"),
+        }
+    for group in analysis.groups:
+        maps = {
+            "energy_ev": a(group.energy_ev, "eV", ("energy",), "nominal energy"),
+            "spectrum": a(group.spectrum, "", ("energy",), "mean absorbance of the lit field"),
+            "r_factor": a(group.r_factor, "", plane, "misfit of the components"),
+            "edge_ev": a(group.edge_ev, "eV", plane, "edge energy at half height"),
+            "edge_sigma_ev": a(group.edge_sigma_ev, "eV", plane, "its standard uncertainty"),
+            "dose_gy": a(group.dose_gy, "Gy", plane, "dose rate times time in the beam"),
+        }
+        if len(group.fractions):
+            by_map = ("component", *plane)
+            maps |= {
+                "fractions": a(group.fractions, "", by_map, "of every component"),
+                "fraction_sigma": a(group.fraction_sigma, "", by_map, "standard uncertainty"),
+            }
+        parts[f"group-{group_key(group.name)}"] = maps
+    return parts
+
+
+def group_key(name: str) -> str:
+    """Return the name of a group for files and keys, e.g. ``end-C``."""
+    return name.replace(",", "").replace(" ", "-")
 
 
 def _motion_arrays(analysis: MotionAnalysis) -> dict[str, dict[str, StoredArray]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xbat_live.archive.analyses import StoredAnalysis, list_analyses, open_analysis
+from xbat_live.archive.cubes import Cubes, cubes_of
 from xbat_live.archive.dose_maps import dose_map
 from xbat_live.archive.electrochemistry import electrochemistry
 from xbat_live.archive.frame_array import FrameSource, labelled, shifts_of
@@ -152,6 +153,19 @@ class Run:
         shape = (array.shape[0], *array.shape[-2:])
         file = local_frames(array, shape, array.dtype) if direct else None
         return Frames(shape=shape, dtype=array.dtype, _array=array, _run=self.client, _file=file)
+
+    def cubes(self, stream: str = "primary", key: str = "camera_image") -> Cubes:
+        """Return the energy sweeps of `stream`, (Events, energies, ny, nx), without reading any yet.
+
+        Raises
+        ------
+        ArchiveError
+            No such stream or key, or no sweeps under it.
+        """
+        node = self._stream(stream)
+        if key not in node.base:
+            raise ArchiveError(f"run {self.uid[:8]}, stream {stream!r}: no key {key!r}")
+        return cubes_of(self.client, node.base[key], f"run {self.uid[:8]}, stream {stream!r}: {key}")
 
     def events(self, stream: str = "primary") -> pd.DataFrame:
         """Return the values of a stream's Events.

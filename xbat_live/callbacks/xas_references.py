@@ -69,7 +69,8 @@ def mask_spectra(
 class GrowingReferences:
     """Component spectra: those given, or what the mask averages of all cubes so far say.
 
-    Two to begin with, the first spectrum and the one farthest from it; with more variety as many as wanted, by MCR-ALS.
+    Two to begin with, what the sample was at first and the spectrum farthest from it. With more variety as many as wanted: those two
+    stay, and MCR-ALS finds the others between them. Without ends that stay it could take mixtures of them as well as them.
 
     Parameters
     ----------
@@ -137,8 +138,10 @@ class GrowingReferences:
         if mcr is None or self.components < 3 or len(rows) < _LEAST_FOR_MCR:
             return
         start = _spread_out(rows[:, near], self.components, (0, farthest))
-        try:
-            found = mcr(rows[:, near], self.components, initial=rows[start][:, near])
+        initial = rows[start][:, near]
+        initial[:2] = ends[:, near]
+        try:  # ends that stay: nothing else decides between mixtures of the same residual
+            found = mcr(rows[:, near], self.components, initial=initial, fixed=[0, 1])
         except ValueError as error:
             logger.warning("MCR-ALS: %s; two end members are used", error)
             return

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xbat_live.cli.analyse_xas import xas
+from xbat_live.cli.analysing import KEY_VARIABLE, archive_client, may_draw, progress, say
 from xbat_live.cli.errors import exit_on_error
 from xbat_live.config import ConfigError
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Work out what a run says, after it.", no_args_is_help=True)
 
-KEY_VARIABLE = "TILED_API_KEY"
 SUMMARY = "motion.json"
 
 
@@ -81,23 +79,23 @@ def motion(  # noqa: PLR0917 - options of a command
 
         chosen = None if pairs is None else parse_pairs(pairs)
         energy_ev = None if energy is None else _energy_ev(energy)
-        draw = _draw(figures)
-        with _client(archive, uri, frames) as client:
+        drawn = may_draw(figures)
+        with archive_client(archive, uri, frames) as client:
             view = open_run(client, run)
             selected = RunFrames(view).select(field=field, spot=spot, energy_ev=energy_ev)
-            _say(f"run {view.uid}, {selected.key}: {len(selected)} accepted frames")
+            say(f"run {view.uid}, {selected.key}: {len(selected)} accepted frames")
             folder = out if out is not None else Path(f"motion-{view.uid[:8]}")
-            _check_out(folder, chosen, len(selected), draw=draw, force=force)
+            _check_out(folder, chosen, len(selected), draw=drawn, force=force)
             recorded = view.start.get("image_to_stage")  # (x, y); the analysis counts in (y, x)
             analysis = analyse_motion(
                 selected,
                 chosen,
                 register=register,
                 image_to_stage=None if recorded is None else [row[::-1] for row in recorded[::-1]],
-                progress=_progress,
+                progress=progress,
             )
             stored = store_motion(client, analysis)
-        files = _write(analysis, folder, draw=draw, force=force)
+        files = _write(analysis, folder, draw=drawn, force=force)
     summary = analysis.summary() | {"stored": stored.path, "files": [str(file) for file in files]}
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
@@ -132,21 +130,6 @@ def _lines(analysis: MotionAnalysis) -> Iterator[str]:
         )
 
 
-def _draw(figures: bool | None) -> bool:
-    from xbat_live.analysis.figures import FiguresUnavailable, check_matplotlib
-
-    if figures is False:
-        return False
-    try:
-        check_matplotlib()
-    except FiguresUnavailable as error:
-        if figures:
-            raise
-        _say(f"no figures: {error}")
-        return False
-    return True
-
-
 def _check_out(
     folder: Path, pairs: tuple[tuple[int, int], ...] | None, n_frames: int, *, draw: bool, force: bool
 ) -> None:
@@ -165,34 +148,8 @@ def _write(analysis: MotionAnalysis, folder: Path, *, draw: bool, force: bool) -
 
     text = json.dumps(analysis.summary(), indent=1) + "\n"
     write_whole(folder / SUMMARY, lambda part: part.write_text(text))
-    figures = write_motion_figures(analysis, folder, force=force, progress=_progress) if draw else []
+    figures = write_motion_figures(analysis, folder, force=force, progress=progress) if draw else []
     return [folder / SUMMARY, *figures]
-
-
-@contextmanager
-def _client(archive: Path, uri: str | None, frames: list[Path] | None) -> Iterator[Any]:
-    from xbat_live.archive import ArchiveSettings, TiledServer, connect
-
-    if uri is not None:
-        key_file = archive / "api_key"
-        key = key_file.read_text().strip() if key_file.is_file() else os.environ.get(KEY_VARIABLE)
-        client = connect(uri, key)
-        try:
-            yield client
-        finally:
-            client.context.close()
-        return
-    if not ArchiveSettings(archive).exists:
-        raise ConfigError(
-            f"{archive}: no archive there; give its folder with --archive, or --uri of one that is served"
-        )
-    _say("starting the archive's server")
-    with TiledServer.as_before(archive, readable_storage=tuple(frames) if frames else None) as server:
-        client = connect(server.uri, server.api_key)
-        try:
-            yield client
-        finally:
-            client.context.close()
 
 
 def _energy_ev(text: str) -> float:
@@ -204,13 +161,8 @@ def _energy_ev(text: str) -> float:
         raise ConfigError(f"--energy {text!r}: {error}") from error
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _progress(what: str, done: int, total: int) -> None:
-    """Overwrite one line on a terminal; in a pipe a line per ten frames is enough."""
-    if sys.stderr.isatty():
-        typer.echo(f"\r\033[K{what}  {done}/{total}" + ("\n" if done == total else ""), err=True, nl=False)
-    elif done < total and (total <= 10 or done % 10 == 0):
-        _say(f"{what}  {done + 1}/{total}")
+app.command(
+    "xas",
+    epilog="Examples:  xbat analyse xas last    |    xbat analyse xas 99e47888 --out figures --no-figures --json    |    "
+    "xbat analyse xas last --config my-cell.toml --set xas.components=2",
+)(xas)

@@ -38,7 +38,8 @@ def _value(value: Any, annotation: Any) -> Any:
     if isinstance(value, BaseModel):
         return _section(value)
     if isinstance(value, dict):
-        return {str(key): _value(item, None) for key, item in value.items()}
+        kind = _value_annotation(annotation)
+        return {str(key): _value(item, kind) for key, item in value.items()}
     if isinstance(value, tuple | list):
         kinds = _item_annotations(annotation, len(value))
         return [_value(item, kind) for item, kind in zip(value, kinds, strict=True)]
@@ -63,6 +64,14 @@ def _item_annotations(annotation: Any, count: int) -> list[Any]:
         if get_origin(kind) is tuple and len(arguments) == count:
             return list(arguments)
     return [None] * count
+
+
+def _value_annotation(annotation: Any) -> Any:
+    """Return the annotation of the values of a mapping."""
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    found = (_value_annotation(kind) for kind in get_args(annotation) if get_origin(annotation) is not tuple)
+    return next((kind for kind in found if kind is not None), None)
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:

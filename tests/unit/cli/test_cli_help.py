@@ -41,6 +41,7 @@ VERBS = [
     "plan",
     "replay",
     "analyse motion",
+    "analyse xas",
     "report",
     "status",
     "pause",

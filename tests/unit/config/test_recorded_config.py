@@ -23,6 +23,7 @@ LAYER = {
         ({"sample.layers": [LAYER], "sample.forbidden": [["1 um", "2 um", "3 um", "4 um"]]}, "sections in lists"),
         ({"dose.policy": ["rest", "relocate"], "dose.limits": [{"rate": "1 kGy/s", "window": "1 min"}]}, "unions"),
         ({"protocol": [{"mode": "galvanostatic", "c_rate": "C/30000"}], "camera.roi": [0, 0, 64, 64]}, "a tiny rate"),
+        ({"xas.fresh": {"A": ["450 um", "0 um"], "B": ["-1.9 mm", "2 um"]}}, "mappings of places"),
     ],
 )
 def test_a_recorded_configuration_is_the_same_when_read_back(overrides, reason):

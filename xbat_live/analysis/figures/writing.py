@@ -10,8 +10,11 @@ from typing import Any
 
 from xbat_live.analysis.motion import MotionAnalysis
 from xbat_live.analysis.run_frames import AnalysisError
+from xbat_live.analysis.xas_results import XasRunAnalysis
 
 FORMATS = (".png", ".pdf")
+XAS_FIGURES = ("xas-spectra", "xas-components", "xas-maps", "xas-dose")
+Maker = tuple[str, Callable[[], Any]]
 RESOLUTION_DPI = 200
 
 
@@ -59,19 +62,54 @@ def write_motion_figures(
         A file exists, or the folder cannot be written.
     """
     check_matplotlib()
-    from matplotlib import rc_context
-
     from xbat_live.analysis.figures.deformation import deformation_figure
     from xbat_live.analysis.figures.flow import flow_figure
     from xbat_live.analysis.figures.path import path_figure
-    from xbat_live.analysis.figures.style import RC
 
-    names = figure_files([pair.frames for pair in analysis.pairs])
-    check_free(folder, names, force=force)
-    makers: list[tuple[str, Callable[[], Any]]] = [("motion-path", partial(path_figure, analysis))]
+    makers: list[Maker] = [("motion-path", partial(path_figure, analysis))]
     if analysis.pairs:
         makers.append(("motion-flow", partial(flow_figure, analysis)))
     makers += [(f"deformation-{pair.name}", partial(deformation_figure, pair)) for pair in analysis.pairs]
+    title = f"Motion of run {analysis.run_uid}, {analysis.key}"
+    return _write(makers, folder, title, analysis.parameters["xbat_live"], force=force, progress=progress)
+
+
+def xas_figure_files() -> list[str]:
+    """Return the names of the files that `write_xas_figures` makes."""
+    return [name + suffix for name in XAS_FIGURES for suffix in FORMATS]
+
+
+def write_xas_figures(
+    analysis: XasRunAnalysis,
+    folder: Path,
+    *,
+    force: bool = False,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> list[Path]:
+    """Write the figures of an analysis of energy sweeps; see `write_motion_figures`."""
+    check_matplotlib()
+    from xbat_live.analysis.figures.xas import components_figure, dose_figure, maps_figure, spectra_figure
+
+    drawn = (spectra_figure, components_figure, maps_figure, dose_figure)
+    makers: list[Maker] = [(name, partial(draw, analysis)) for name, draw in zip(XAS_FIGURES, drawn, strict=True)]
+    title = f"Energy sweeps of run {analysis.run_uid}"
+    return _write(makers, folder, title, analysis.parameters["xbat_live"], force=force, progress=progress)
+
+
+def _write(
+    makers: Sequence[Maker],
+    folder: Path,
+    title: str,
+    version: str,
+    *,
+    force: bool,
+    progress: Callable[[str, int, int], None],
+) -> list[Path]:
+    from matplotlib import rc_context
+
+    from xbat_live.analysis.figures.style import RC
+
+    check_free(folder, [name + suffix for name, _ in makers for suffix in FORMATS], force=force)
     written = []
     for i, (name, make) in enumerate(makers):
         progress(f"figure {name}", i, len(makers))
@@ -79,7 +117,7 @@ def write_motion_figures(
             figure = make()
             for suffix in FORMATS:
                 target = folder / (name + suffix)
-                write_whole(target, partial(_save, figure, suffix, analysis))
+                write_whole(target, partial(_save, figure, suffix, title, version))
                 written.append(target)
     progress("figures", len(makers), len(makers))
     return written
@@ -120,11 +158,7 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _save(figure: Any, suffix: str, analysis: MotionAnalysis, part: Path) -> None:
-    title = f"Motion of run {analysis.run_uid}, {analysis.key}"
-    metadata = {
-        "Title": title,
-        "Creator" if suffix == ".pdf" else "Software": f"xbat_live {analysis.parameters['xbat_live']}",
-    }
+def _save(figure: Any, suffix: str, title: str, version: str, part: Path) -> None:
+    metadata = {"Title": title, "Creator" if suffix == ".pdf" else "Software": f"xbat_live {version}"}
     figure.savefig(part, format=suffix[1:], dpi=RESOLUTION_DPI, metadata=metadata)
     figure.set_layout_engine("none")  # laid out once, for all formats
