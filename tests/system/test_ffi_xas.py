@@ -148,7 +148,10 @@ def test_it_is_analysed_after_the_run_with_what_the_killed_one_has(killed_and_re
     """I0 and foil are in the run that was killed."""
     folder, _, _, client = killed_and_resumed
     served = ("--uri", str(client.context.api_uri), "--archive", str(folder / "archive"))
-    command = [sys.executable, "-m", "xbat_live.cli.main", "analyse", "xas", "last", *served, "--json", "--no-figures"]
+    xbat = [sys.executable, "-m", "xbat_live.cli.main"]
+    repair = [*xbat, "archive", "repair", str(folder / "archive"), "--frames", str(folder / "frames")]
+    subprocess.run(repair, check=True, capture_output=True, timeout=120)
+    command = [*xbat, "analyse", "xas", "last", *served, "--json", "--no-figures"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "xas")], capture_output=True, text=True, timeout=120, check=False
     )

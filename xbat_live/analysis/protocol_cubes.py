@@ -72,11 +72,14 @@ class ProtocolCubes:
         The runs that hold the cubes, the first one first.
     missing
         Runs that the protocol began in and that are not in this archive.
+    unfinished
+        Runs that have no stop document: what they took last may not be here.
     """
 
     run: Run
     run_uids: tuple[str, ...]
     missing: tuple[str, ...]
+    unfinished: tuple[str, ...]
     cubes: tuple[Cube, ...]
     _runs: tuple[Run, ...]
 
@@ -84,7 +87,7 @@ class ProtocolCubes:
         """Return the mean of the darks, (ny, nx), counts; None when no run has any."""
         total, count = None, 0
         for run in self._runs:
-            if "dark" not in run.streams:
+            if not _has_frames(run, "dark"):
                 continue
             stack = run.frame_stack("dark")
             for number in range(len(stack)):
@@ -109,7 +112,14 @@ def protocol_cubes(run: Run) -> ProtocolCubes:
             f"run {run.uid[:8]} ({run.start.get('plan_name', 'unknown plan')}) holds no energy sweeps of the sample; "
             "`xbat analyse xas` needs a run of operando_ffi_xas (`xbat ls --plan operando_ffi_xas`)"
         )
-    return ProtocolCubes(run, tuple(one.uid for one in runs), tuple(missing), tuple(cubes), tuple(runs))
+    return ProtocolCubes(
+        run,
+        tuple(one.uid for one in runs),
+        tuple(missing),
+        tuple(one.uid for one in runs if not one.stop),
+        tuple(cubes),
+        tuple(runs),
+    )
 
 
 def _chain(run: Run) -> tuple[list[Run], list[str]]:
@@ -123,8 +133,17 @@ def _chain(run: Run) -> tuple[list[Run], list[str]]:
     return runs, missing
 
 
+def _has_frames(run: Run, stream: str) -> bool:
+    """Whether frames of a stream have arrived: one that was declared before its run was killed has none."""
+    return stream in run.streams and any(
+        value.get("external")
+        for key, value in run.client[stream].metadata["data_keys"].items()
+        if key in run.client[stream].base
+    )
+
+
 def _cubes_of(run: Run, stream: str) -> Iterator[Cube]:
-    if stream not in run.streams:
+    if not _has_frames(run, stream):
         return
     events = run.events(stream)
     if events.empty:

@@ -88,6 +88,9 @@ def analyse_xas(
         I0 or foil cubes are missing, or nothing can be told from them.
     """
     state, notes = XasState(settings), [f"run {uid[:8]} is not in this archive" for uid in protocol.missing]
+    notes += [
+        f"run {uid[:8]} was cut off; `xbat archive repair` brings what its backup holds" for uid in protocol.unfinished
+    ]
     if (dark := protocol.dark()) is not None:
         state.take_dark(dark)
     else:
@@ -103,7 +106,10 @@ def analyse_xas(
             else:
                 _take_sample(state, cube, gathered)
         except ValueError as error:
-            raise AnalysisError(f"run {protocol.run.uid[:8]}, cube {cube.number} ({cube.phase}): {error}") from error
+            hint = "".join(f"; {note}" for note in notes)
+            raise AnalysisError(
+                f"run {protocol.run.uid[:8]}, cube {cube.number} ({cube.phase}): {error}{hint}"
+            ) from error
         kind = cube.stream
     progress("cubes", len(protocol.cubes), len(protocol.cubes))
     if not gathered.rows:
@@ -203,12 +209,7 @@ def _take_sample(state: XasState, cube: Cube, gathered: _Gathered) -> None:
 def _absorbance(state: XasState, cube: Cube) -> Iterator[Float32 | None]:
     absorbance = state.absorbance
     for frame, energy_ev in zip(cube.frames(), cube.energy_ev, strict=True):
-        try:
-            yield absorbance(frame, float(energy_ev))
-        except ValueError:
-            if frame.shape[0] // state.settings.bin != absorbance.shape[0]:
-                raise
-            yield None  # beyond the energies of I0
+        yield absorbance(frame, float(energy_ev)) if absorbance.covers(float(energy_ev)) else None
 
 
 def _group(name: str, place: str, total: _Sum, known: tuple[Float, Float] | None, masks: DoseMasks) -> CubeGroup:

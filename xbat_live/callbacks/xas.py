@@ -228,12 +228,7 @@ class XasAnalysis(CallbackBase):
         """Return what is kept of a frame: counts, or absorbance; None when I0 does not reach to its energy."""
         if absorbance is None:
             return self._state.binned(frame)
-        try:
-            return absorbance(frame, energy_ev)
-        except ValueError:
-            if frame.shape[0] // self.settings.bin != absorbance.shape[0]:
-                raise
-            return None
+        return absorbance(frame, energy_ev) if absorbance.covers(energy_ev) else None
 
     def _finish(self, number: int, delivered: CubeEnd) -> None:
         cube, self._current = self._current, None

@@ -29,6 +29,7 @@ Float32 = npt.NDArray[np.float32]
 
 _LEAST_PIXELS = 0.002
 _LOWEST_RATE = 0.08
+_LEAST_COVERED = 0.75
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,18 @@ class XasState:
                 )
             if self._i0 is None:
                 raise ValueError("no I0 cube has been taken: the foil has no absorbance; take I0 first (xas.n_i0)")
-            beam, energies = self._i0.mean, self._foil.energy_ev
+            beam = self._i0.mean
             absorbance = FrameAbsorbance(beam, self._i0.energy_ev, self._dark_like(beam))
-            foil = np.stack([absorbance(frame, float(at)) for frame, at in zip(self._foil.mean, energies, strict=True)])
-            self.shift = calibrate_energy(foil, energies, self.settings.foil_edge_ev)
+            pairs = zip(self._foil.mean, self._foil.energy_ev, strict=True)
+            covered = [
+                (frame, float(at)) for frame, at in pairs if absorbance.covers(float(at))
+            ]  # sweeps differ at the ends
+            if len(covered) < _LEAST_COVERED * len(self._foil.energy_ev):
+                raise ValueError(
+                    f"I0 was taken at {len(covered)} of the {len(self._foil.energy_ev)} energies of the foil; take it over the same range"
+                )
+            foil = np.stack([absorbance(frame, at) for frame, at in covered])
+            self.shift = calibrate_energy(foil, np.array([at for _, at in covered]), self.settings.foil_edge_ev)
         return self.shift
 
     def rates(self) -> DoseMasks:

@@ -132,6 +132,11 @@ class FrameAbsorbance:
         self.bin_factor = int(bin_factor)
         self.shape = beam.shape[1:]
 
+    def covers(self, energy_ev: float) -> bool:
+        """Whether there is I0 at an energy, eV, or within half an eV (or one step) of it."""
+        step = max(_SAME_EV, float(self._energy[-1] - self._energy[0]) / max(len(self._energy) - 1, 1))
+        return bool(self._energy[0] - step <= energy_ev <= self._energy[-1] + step)
+
     def __call__(self, frame: ArrayLike, energy_ev: float) -> Float32:
         """Return the absorbance of one raw frame, float32 (ny, nx); NaN where there is no light.
 
@@ -157,8 +162,7 @@ class FrameAbsorbance:
         energies = self._energy
         after = int(np.searchsorted(energies, energy_ev))
         low, high = max(after - 1, 0), min(after, len(energies) - 1)
-        step = max(_SAME_EV, float(energies[-1] - energies[0]) / max(len(energies) - 1, 1))
-        if not energies[0] - step <= energy_ev <= energies[-1] + step:
+        if not self.covers(energy_ev):
             raise ValueError(
                 f"no I0 at {energy_ev:g} eV: the I0 cube covers {energies[0]:g} to {energies[-1]:g} eV; take it over the range "
                 "of the sample"

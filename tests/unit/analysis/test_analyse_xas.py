@@ -100,7 +100,7 @@ def protocol(*, leave_out=(), last="end A", change=1.0, seed=1):
         for number, (kind, phase, place, charged, time_s) in enumerate(steps)
     )
     run = SimpleNamespace(uid="0123456789", streams=("primary",))
-    return ProtocolCubes(run, ("0123456789",), (), cubes, (run,))
+    return ProtocolCubes(run, ("0123456789",), (), (), cubes, (run,))
 
 
 def settings(**changes):

@@ -40,3 +40,24 @@ def test_a_saturated_pixel_masks_its_bin_only():
     binned = state().binned(frame)
     assert np.isnan(binned[0, 0])
     assert np.isfinite(binned).sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("later_ev", "told"),
+    [
+        (6.0, None),  # sweeps do not end at the same energy: what is beyond I0 is left out
+        (80.0, "at 41 of the 80 energies of the foil"),
+    ],
+)
+def test_a_foil_sweep_that_reaches_beyond_i0(later_ev, told):
+    it, energy = state(), np.linspace(8260.0, 8420.0, 80)
+    it.take_i0(np.full((80, 6, 6), 1e5 + 100, np.float32), energy, anew=True)
+    foil_ev = energy + later_ev
+    edge = 0.5 + np.arctan((foil_ev - 8333.4) / 1.0) / np.pi
+    foil = 1e5 * np.exp(-edge)[:, None, None] * np.ones((80, 6, 6)) + 100
+    it.take_foil(foil.astype(np.float32), foil_ev, anew=True)
+    if told:
+        with pytest.raises(ValueError, match=told):
+            it.calibrate()
+    else:
+        assert np.median(it.calibrate().shift_ev) == pytest.approx(-0.4, abs=0.4)  # in steps of 2 eV
