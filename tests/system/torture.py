@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,8 +218,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--time-scale", type=float, default=1.0, help="drift this much faster than life")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="xbat-torture-") as folder:
-        tally = torture(Path(folder), kills=options.kills, seed=options.seed, time_scale=options.time_scale, show=True)
+    folder = Path(tempfile.mkdtemp(prefix="xbat-torture-"))
+    try:
+        tally = torture(folder, kills=options.kills, seed=options.seed, time_scale=options.time_scale, show=True)
+    except BaseException:
+        sys.stderr.write(f"ledger, frames and the twin's truth are kept in {folder}\n")
+        raise
+    shutil.rmtree(folder)
     sys.stdout.write(json.dumps(asdict(tally), indent=1) + "\n")
 
 

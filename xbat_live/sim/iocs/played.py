@@ -134,12 +134,19 @@ class PlayedShutter(Shutter):
         if exposure.missed_s > 0:
             await super()._open()
             self._arm(0.0)  # the watchdog would not wait for what follows
+            self._ends_as(exposure.open_time_s)
             self.lost.set()  # the camera ends before the shutter closes
             await asyncio.wait_for(self.camera_ended.wait(), _PATIENCE_S)
             await asyncio.sleep(_LATE_S)
             await self._close(time.monotonic())
         else:
             await super()._open(for_s=max(min(for_s, _OPENING_S), 1e-4))
+            self._ends_as(exposure.open_time_s)
+
+    def _ends_as(self, open_time_s: float) -> None:
+        """Let the counter stop where the recorded opening ended, however long this one takes."""
+        if self._opened_s is not None:
+            self._ends_s = self._opened_s + open_time_s
 
     async def _close(self, at_s: float, *, by_watchdog: bool = False) -> None:
         exposure = _cued(self._twin)

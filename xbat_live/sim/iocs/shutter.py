@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ class Shutter(PVGroup):
         self._opened_s: float | None = None
         self._total_s = 0.0
         self._alarm_clock: asyncio.TimerHandle | None = None
+        self._ends_s = math.inf  # of the opening, if nothing ends it before
         self._open_for_s = 0.0
         self._lock = asyncio.Lock()
         self._opening = asyncio.Condition()
@@ -120,9 +122,13 @@ class Shutter(PVGroup):
         await self._close(time.monotonic())
 
     async def update(self) -> None:
-        """Let the open-time counter run while the shutter is open; its final value comes with the closing."""
+        """Let the open-time counter run while the shutter is open; its final value comes with the closing.
+
+        It never runs beyond the end that the opening has: a counter that goes back means that the IOC was restarted.
+        """
         if self._opened_s is not None:
-            await self.open_time.write(self._total_s + time.monotonic() - self._opened_s)
+            until_s = min(time.monotonic(), self._ends_s)
+            await self.open_time.write(self._total_s + max(until_s - self._opened_s, 0.0))
 
     def _position(self) -> str:
         return "Open" if self.is_open else "Closed"
@@ -165,13 +171,14 @@ class Shutter(PVGroup):
         if self._alarm_clock is not None:
             self._alarm_clock.cancel()
             self._alarm_clock = None
+        self._ends_s = math.inf
         if self._opened_s is None:
             return
         by_watchdog = max_open_s > 0 and not 0 < self._open_for_s <= max_open_s
         left_s = max_open_s if by_watchdog else self._open_for_s
         if left_s > 0:
             # a limit set in the middle of an opening cannot act in the past
-            deadline_s = max(self._opened_s + left_s, time.monotonic())
+            deadline_s = self._ends_s = max(self._opened_s + left_s, time.monotonic())
             loop = asyncio.get_running_loop()
             at_s = deadline_s - time.monotonic() + loop.time()
             self._alarm_clock = loop.call_at(at_s, self._trip, deadline_s, by_watchdog)
