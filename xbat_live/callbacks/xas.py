@@ -19,14 +19,14 @@ from bluesky.callbacks import CallbackBase
 from xbat_live.callbacks.analysis import DARKS_AVERAGED
 from xbat_live.callbacks.frames import FrameLocator, FrameReader
 from xbat_live.callbacks.running_mean import RunningMean
-from xbat_live.callbacks.xas_curve import BINS, Knee, dose_curve, knee
+from xbat_live.callbacks.xas_curve import BINS, edge_curve, edge_threshold, time_at_edge_s
 from xbat_live.callbacks.xas_frames import CubeCutShortError, follow_cube
 from xbat_live.callbacks.xas_products import XasProducts
 from xbat_live.callbacks.xas_state import CubeMaps, Float, Float32, XasSettings, XasState, within
 from xbat_live.devices import CubeEnd, CubeStart
 from xbat_live.dose import format_gy
 from xbat_live.dose.position import SamplePosition
-from xbat_live.spectra import FrameAbsorbance
+from xbat_live.spectra import FrameAbsorbance, Threshold
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +254,7 @@ class XasAnalysis(CallbackBase):
                 self._results.append(result)
 
     def _result(self, cube: _Followed, delivered: CubeEnd, started: float) -> XasResult:
-        state, number = self._state, cube.start.number
+        state, number, taken_ev = self._state, cube.start.number, cube.energy_ev
         seen = np.isfinite(cube.values.reshape(len(cube.values), -1)).any(axis=1)
         cube.values, cube.energy_ev = (
             (cube.values, cube.energy_ev) if seen.all() else (cube.values[seen], cube.energy_ev[seen])
@@ -268,10 +268,11 @@ class XasAnalysis(CallbackBase):
         maps = state.maps(cube.values, cube.energy_ev, stream)
         masks = state.rates()
         dose_gy = masks.rate_gy_s * delivered.place_time_s
-        curve = dose_curve(
-            maps.edge_ev, dose_gy
-        )  # needs no component spectra, so that it is there from the first cube on
-        found = knee(curve)
+        passed_s = time_at_edge_s(
+            taken_ev, float(np.nanmedian(maps.edge_ev)), delivered.place_time_s, delivered.open_time_s
+        )
+        curve = edge_curve(maps.edge_ev, masks.rate_gy_s * passed_s)
+        found = edge_threshold(curve)
         low, high = state.extremes()
         ends = masks.mask(low), masks.mask(high)
         fields = self._fields(maps, masks.rate_gy_s, dose_gy, ends, found)
@@ -283,7 +284,7 @@ class XasAnalysis(CallbackBase):
                 "edge_ev": maps.edge_ev,
                 "dose_gy": dose_gy,
                 "curve_dose_gy": _padded(curve.dose_gy),
-                "curve_edge_ev": _padded(curve.values),
+                "curve_edge_ev": _padded(curve.fraction),
             }
         )
         fields |= {
@@ -297,7 +298,9 @@ class XasAnalysis(CallbackBase):
         return XasResult(number, fields, alarm, message, row)
 
     @staticmethod
-    def _fields(maps: CubeMaps, rate_gy_s: Float, dose_gy: Float, ends: tuple[Any, Any], found: Knee) -> dict[str, Any]:
+    def _fields(
+        maps: CubeMaps, rate_gy_s: Float, dose_gy: Float, ends: tuple[Any, Any], found: Threshold
+    ) -> dict[str, Any]:
         low, high = ends
 
         def fractions(mask: Any) -> str:
@@ -318,15 +321,15 @@ class XasAnalysis(CallbackBase):
             "high_fractions": fractions(high),
             "r_factor": float(np.nanmedian(maps.r_factor)) if maps.components else math.nan,
             "threshold_gy": found.value_gy,
-            "threshold_low_gy": found.low_gy,
-            "threshold_high_gy": found.high_gy,
+            "threshold_low_gy": found.interval_gy[0] if found.found else math.nan,
+            "threshold_high_gy": found.interval_gy[1] if found.found else math.nan,
         }
 
     @staticmethod
-    def _judge(fields: dict[str, Any], found: Knee, number: int) -> tuple[str, str]:
+    def _judge(fields: dict[str, Any], found: Threshold, number: int) -> tuple[str, str]:
         apart = fields["low_progress"] - fields["high_progress"]
         if found.found:
-            between = f"{format_gy(found.low_gy)} to {format_gy(found.high_gy)}"
+            between = " to ".join(format_gy(end) for end in found.interval_gy)
             return "threshold", (
                 f"cube {number}: pixels with more than {format_gy(found.value_gy)} ({between}) stay behind; the highest dose is "
                 f"{format_gy(fields['high_dose_gy'])}"

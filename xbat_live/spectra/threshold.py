@@ -133,7 +133,7 @@ def dose_threshold(
         Standard uncertainty of `fraction`, the same shape or one number. Too small ones are corrected from what the best description
         leaves.
     drop
-        Fall that counts, in the unit of `fraction`: 0.02 of a fraction.
+        Fall that counts, in the unit of `fraction`: 0.02 of a fraction. Less in all is no threshold.
     coverage
         Probability of the interval.
 
@@ -173,6 +173,10 @@ def dose_threshold(
     odds = _log_mean(models.log_odds) - _without_fall(curve, scale)
     if not odds > _SURE:
         return _no_fall(curve, scale, drop, points)
+    height = _height(models)
+    if height < drop:
+        reason = f"it falls by {height:.2g} up to the highest dose, {curve.dose[-1]:.3g} Gy: less than {drop:g}"
+        return Threshold(np.nan, (float(curve.dose[-1]), np.inf), reason, points)
     return _told(models, curve, drop, coverage, points)
 
 
@@ -311,6 +315,12 @@ def _without_fall(curve: _Curve, scale: float) -> float:
 def _log_mean(log_odds: Float) -> float:
     highest = float(log_odds.max())
     return highest + float(np.log(np.mean(np.exp(log_odds - highest)))) if np.isfinite(highest) else -np.inf
+
+
+def _height(models: _Models) -> float:
+    """Return by how much the values fall up to the highest dose."""
+    odds = np.exp(models.log_odds - models.log_odds.max())
+    return float(odds @ models.solution[:, 3:].sum(1) / odds.sum())
 
 
 def _no_fall(curve: _Curve, scale: float, drop: float, points: int) -> Threshold:

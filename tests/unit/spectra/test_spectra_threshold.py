@@ -86,10 +86,11 @@ def test_the_interval_holds_the_threshold_in_nine_of_ten_of_a_hundred_seeds(shap
         (np.ones_like, 0.005, "no fall up to the highest dose", "above"),
         (lambda d: 0.7 + 0.2 * d / d.max(), 0.005, "no fall up to the highest dose", "above"),
         (np.ones_like, 0.2, "would not be seen", "both"),
+        (lambda d: 1 - 0.015 * (d > 60 * MGY), 0.001, "less than 0.02", "above"),
         (lambda d: np.exp(-d / (60 * MGY)), 0.01, "falls from the lowest dose on", "below"),
         (lambda d: 1 - 0.9 * d / d.max(), 0.005, "falls from the lowest dose on", "below"),
     ],
-    ids=["flat", "rising", "noise only", "decay without plateau", "straight line"],
+    ids=["flat", "rising", "noise only", "a small fall", "decay without plateau", "straight line"],
 )
 def test_where_the_data_hold_none_that_is_said_instead_of_a_number(fraction, sigma, reason, open_end):
     dose = np.linspace(5, 120, 48) * MGY
