@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
 import live_fixtures
 import numpy as np
 import pytest
@@ -12,10 +14,13 @@ from live_fixtures import until
 from pretend_run import PretendRun
 from pretend_sweeps import cube, maps_of
 
+from xbat_live.callbacks.xas_products import XasProducts
+from xbat_live.devices.cube_records import XasRecord
+from xbat_live.engine import make_run_engine
 from xbat_live.live.model import RunModel
 from xbat_live.live.store import LiveStore
 from xbat_live.live.terminal import line
-from xbat_live.live.xas_maps import LARGEST_PX, thumbnail
+from xbat_live.live.xas_maps import LARGEST_PX, XasMaps, thumbnail
 
 feed, folder = live_fixtures.feed, live_fixtures.folder
 
@@ -90,3 +95,29 @@ def test_a_picture_is_never_larger_than_a_thumb(shape, shown):
 @pytest.mark.parametrize(("value", "made"), [(np.nan, False), (np.inf, False), (0.0, True)])
 def test_a_map_of_one_value_or_none(value, made):
     assert (thumbnail("r_factor", np.full((5, 5), value), "") is not None) == made
+
+
+def test_by_the_documents_of_a_real_run_engine(feed, tmp_path):
+    """As `operando_ffi_xas` records a result: whatever order bluesky gives the documents, the maps of this Event are shown."""
+    record, products, shower = XasRecord(name="xas"), XasProducts(tmp_path), XasMaps(feed)
+    run_engine = make_run_engine()
+    run_engine.subscribe(feed)
+    run_engine.subscribe(shower)
+
+    @bpp.run_decorator()
+    def results():
+        for number in (1, 2):
+            row = products.write({"edge_ev": np.full((6, 8), 8345.0 + number), "curve_dose_gy": np.arange(3.0)})
+            record.fill(number=number, threshold_gy=21e6 * number, alarm="threshold")
+            yield from bps.create(name="xas")
+            yield from bps.read(record)
+            yield from bps.read(products.select(row))
+            yield from bps.save()
+            yield from bps.sleep(0.01)
+
+    run_engine(results())
+    until(lambda: (feed.store.state.get("xas_maps") or {}).get("number") == 2)
+    assert feed.store.state["xas_maps"]["maps"][0]["low"] == 8347.0
+    assert feed.store.state["xas"]["threshold_gy"] == 42e6
+    shower.close()
+    products.close()
