@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -262,13 +263,15 @@ class LiveFeed:
         """Render the newest frame for the views that somebody looks at, at most ten times per second."""
         assert self._loop is not None
         assert self._frame_is_new is not None
+        pace = Pace(PREVIEW_EVERY_S)
         while True:
             await self._frame_is_new.wait()
+            await asyncio.sleep(pace.wait_s(time.monotonic()))
             self._frame_is_new.clear()
             came_s, view, self._view = self._view_came, self._view, None
             if view is None:
                 continue
-            started_s = time.monotonic()
+            pace.take(time.monotonic())
             wanted = set().union(*(hub.views for hub in self._hubs)) if self._hubs else set()
             try:
                 images = await self._loop.run_in_executor(self._renderer, self._render, view, came_s, wanted)
@@ -278,9 +281,6 @@ class LiveFeed:
             for what, image in images.items():
                 for hub in self._hubs:
                     hub.offer(what, image)
-            await asyncio.sleep(max(PREVIEW_EVERY_S - (time.monotonic() - started_s), 0.0))
-            if self._view is not None:
-                self._frame_is_new.set()
 
     def _render(self, view: FrameView, came_s: float, wanted: set[str]) -> dict[str, bytes]:
         if {"aligned", "difference"} & wanted or view.accepted:
@@ -343,6 +343,26 @@ class LiveFeed:
         finally:
             self._hubs.discard(hub)
             writer.close()
+
+
+class Pace:
+    """At most one in `every_s` on the long run, and one more now and then.
+
+    Not simply `every_s` after the last one: a frame of a steady camera that was late once would make all later ones wait by as much.
+    (The generic cell rate algorithm with a tolerance of one interval, ITU-T I.371.)
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._due_s = -math.inf
+
+    def wait_s(self, now_s: float) -> float:
+        """Return how long to wait before the next one."""
+        return max(self._due_s - self._every_s - now_s, 0.0)
+
+    def take(self, now_s: float) -> None:
+        """Note that there was one."""
+        self._due_s = max(self._due_s, now_s) + self._every_s
 
 
 class _Hub:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xbat_live.live.feed import Pace
 from xbat_live.live.previews import LARGEST_PX, FrameView, Previews, moved, power_spectrum
 
 
@@ -88,6 +89,41 @@ def test_large_frames_are_binned_and_the_scale_says_so():
 @pytest.mark.parametrize("what", ["raw", "aligned", "difference", "fft"])
 def test_dull_frames_are_pictures_as_well(frame, what):
     assert Previews().render(FrameView(frame, "k", 1.0), what)[1][:2] == b"\xff\xd8"
+
+
+def previews_of(camera_s: list[float], *, late_s: dict[int, float]) -> list[tuple[float, float]]:
+    """When the previews of a camera's frames are begun, and how long after the newest frame; `late_s`: the machine was busy."""
+    pace, begun, at_s, number = Pace(0.1), [], 0.0, 0
+    while number < len(camera_s):
+        at_s = max(at_s, camera_s[number])
+        at_s += pace.wait_s(at_s) + late_s.get(len(begun), 0.0)
+        newest = max(n for n, came_s in enumerate(camera_s) if came_s <= at_s)
+        pace.take(at_s)
+        begun.append((at_s, at_s - camera_s[newest]))
+        number = newest + 1
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("late_s", "why"),
+    [
+        ({}, "a quiet machine"),
+        ({10: 0.06}, "one hiccup: the next frame is not late any more"),
+        (dict.fromkeys(range(10, 60, 3), 0.08), "many: they do not add up"),
+    ],
+)
+def test_a_hiccup_does_not_make_all_later_previews_late(late_s, why):
+    begun = previews_of([0.1 * n for n in range(80)], late_s=late_s)
+    waited = [lag_s for number, (_, lag_s) in enumerate(begun) if number not in late_s]
+    assert max(waited) < 1e-6, why
+
+
+@pytest.mark.parametrize("rate_hz", [10.0, 13.0, 30.0, 200.0])
+def test_previews_are_ten_per_second_whatever_the_camera(rate_hz):
+    begun = [at_s for at_s, _ in previews_of([n / rate_hz for n in range(int(10 * rate_hz))], late_s={7: 0.3})]
+    for start_s in begun:
+        assert sum(start_s <= at_s < start_s + 1.0 for at_s in begun) <= 11
+    assert len(begun) >= 95
 
 
 def test_an_unknown_view_is_refused():

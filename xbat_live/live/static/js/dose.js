@@ -54,7 +54,7 @@ export class DosePanel {
   cadence() {
     const frames = this.store.frames();
     if (!frames || frames.rows.length < 3) return NaN;
-    const t = frames.column("t").slice(-20);
+    const t = frames.tail("t", 20);
     const steps = t.slice(1).map((value, i) => value - t[i]).sort((a, b) => a - b);
     return steps[Math.floor(steps.length / 2)];
   }

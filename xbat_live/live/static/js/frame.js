@@ -1,6 +1,6 @@
 // The newest frame: decoded off the main thread, painted at once, acknowledged when it is on the screen.
 
-import { byId, colour, setText } from "./dom.js";
+import { byId, setText } from "./dom.js";
 import { fixed, known, si, significant } from "./format.js";
 
 const NICE_UM = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500];
@@ -142,7 +142,6 @@ export class FramePanel {
     setText("frame-note", `${place}${header.full_nx} × ${header.full_ny} px${size}${pixel}${exposure}${dose}; grey ${unit}${note}`);
     this.canvas.setAttribute("aria-label", `frame ${header.n}, ${header.accepted ? "accepted" : `rejected: ${verdict}`}`);
     document.documentElement.style.setProperty("--frame-aspect", `${header.nx} / ${header.ny}`);
-    this.canvas.dataset.border = colour(header.accepted ? "good" : "bad");
   }
 
   reset() {

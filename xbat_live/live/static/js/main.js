@@ -3,7 +3,7 @@
 import { BatteryPanel } from "./battery.js";
 import { Connection } from "./connection.js";
 import { ControlsPanel } from "./controls.js";
-import { byId, setText } from "./dom.js";
+import { byId, setText, whenResized } from "./dom.js";
 import { DosePanel } from "./dose.js";
 import { EventsPanel } from "./events.js";
 import { FramePanel } from "./frame.js";
@@ -58,14 +58,10 @@ function data(message) {
   } else {
     panels.events.announce(fresh);
   }
-  stats.points = store.frames()?.rows.length ?? 0;
-  panels.status.render();
-  panels.dose.render();
-  panels.controls.render();
   schedule();
 }
 
-// Charts are drawn at most five times per second; frames at once.
+// Numbers and charts are drawn at most five times per second; frames at once.
 function schedule() {
   if (timer !== null) return;
   timer = setTimeout(draw, Math.max(0, chartsAt + CHARTS_EVERY_MS - performance.now()));
@@ -77,6 +73,10 @@ function draw() {
   const changed = changedSince;
   changedSince = new Set();
   const any = (...names) => names.some((name) => changed.has(name));
+  stats.points = store.frames()?.rows.length ?? 0;
+  panels.status.render();
+  panels.dose.render();
+  panels.controls.render();
   if (any("log")) panels.events.render();
   if (any("map", "spots", "beam", "experiment", "moves")) panels.map.render(changed);
   if (any("series:frames", "experiment", "run", "moves")) panels.traces.render();
@@ -117,12 +117,12 @@ function login(why) {
 function redrawAll() {
   for (const name of ["log", "map", "experiment", "run", "series:frames", "cell", "series:xanes"]) changedSince.add(name);
   panels.traces.stale = true;
-  panels.dose.render();
   schedule();
 }
 
 initTheme(byId("theme"), redrawAll);
 new ResizeObserver(redrawAll).observe(byId("grid"));
+whenResized(redrawAll);
 document.addEventListener("visibilitychange", () => panels.frame.repaint());
 setInterval(() => {
   panels.status.tick();

@@ -25,6 +25,12 @@ class Series {
     return this.rows.map((row) => row[i]);
   }
 
+  // The last values of a column.
+  tail(name, count) {
+    const i = this.at[name];
+    return this.rows.slice(-count).map((row) => row[i]);
+  }
+
   get last() {
     const row = this.rows[this.rows.length - 1];
     return row ? Object.fromEntries(this.columns.map((name, i) => [name, row[i]])) : null;
