@@ -8,14 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from xbat_live.archive.settings import ArchiveError
 from xbat_live.archive.unreadable import REMEDY, explain_unreadable, file_behind, refusal
 from xbat_live.archive.upload import explain
-from xbat_live.archive.whole_files import cut_off
+from xbat_live.archive.whole_files import open_frames
 
 _STACK = 4  # dimensions of what Tiled serves: (event, frame of the event, y, x)
 
@@ -116,9 +115,7 @@ class LocalFrames:
 
     def _read(self, first: Any, rest: tuple[Any, ...]) -> NDArray[Any]:
         if self._data is None:
-            if told := cut_off(self.path):
-                raise OSError(told)
-            self._data = h5py.File(self.path, "r", libver="latest", swmr=True)[self.dataset]
+            self._data = open_frames(self.path)[self.dataset]
         where = _rows(self.rows, first, self._data)
         # What HDF5 can pick by itself, it does; the rest is left to numpy.
         plain = all(
@@ -137,9 +134,7 @@ class LocalFrames:
     def check(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> bool:
         """Tell whether the file is here, whole, and holds what the archive says."""
         try:
-            if cut_off(self.path):
-                return False
-            with h5py.File(self.path, "r", libver="latest", swmr=True) as file:
+            with open_frames(self.path) as file:
                 data = file[self.dataset]
                 last = self.rows.stop if isinstance(self.rows, slice) else int(np.max(self.rows, initial=-1)) + 1
                 return bool(

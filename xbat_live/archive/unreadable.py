@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xbat_live.archive.upload import OUTSIDE, explain, why_unreadable
-from xbat_live.archive.whole_files import cut_off
+from xbat_live.archive.whole_files import cut_off, open_frames
 
 REMEDY = "bring the file back, or restore it from a backup"
 _HDF5 = "application/x-hdf5"
@@ -71,12 +71,10 @@ def explain_unreadable(array: Any, run: Any, otherwise: str) -> str:
 
 def wrong_with(path: Path, dataset: str, n: int) -> str | None:
     """Return what is wrong with an HDF5 file that is to hold `n` frames or more in `dataset`; None when nothing is seen."""
-    import h5py
-
     try:
         if told := cut_off(path):
             return told
-        with h5py.File(path, "r", libver="latest", swmr=True) as file:
+        with open_frames(path) as file:
             if dataset not in file:
                 return f"it has no dataset {dataset}"
             found = len(file[dataset])

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +14,7 @@ from xbat_live.archive import ArchiveError, Run
 from xbat_live.archive.frame_stack import LocalFrames
 from xbat_live.archive.frame_table import COLUMNS, frame_table
 from xbat_live.archive.unreadable import REMEDY
-from xbat_live.archive.whole_files import cut_off
+from xbat_live.archive.whole_files import open_frames
 from xbat_live.exchange.errors import ExchangeError
 from xbat_live.exchange.record import TIMESTAMP, RunRecord
 
@@ -232,9 +231,7 @@ def _raw_chunks(frames: FrameSet, stream: str) -> Iterator[tuple[int, bytes]] | 
 @contextmanager
 def _readable(local: LocalFrames) -> Iterator[Any]:
     try:
-        if told := cut_off(local.path):
-            raise OSError(told)
-        file = h5py.File(local.path, "r", libver="latest", swmr=True)
+        file = open_frames(local.path)
     except OSError as error:
         raise _unreadable(local, error) from error
     with file:
