@@ -24,7 +24,7 @@ export class XasPanel {
     const series = this.store.series.xas;
     const last = series.last;
     const found = known(last.threshold_gy);
-    const between = found ? `threshold ${si(last.threshold_gy, "Gy")} (95 %: ${si(last.threshold_low_gy, "Gy")} to ${si(last.threshold_high_gy, "Gy")})` : `no threshold up to ${si(last.high_dose_gy, "Gy")}`;
+    const between = found ? `threshold ${si(last.threshold_gy, "Gy")} (95 %: ${known(last.threshold_low_gy) ? si(last.threshold_low_gy, "Gy") : "open"} to ${known(last.threshold_high_gy) ? si(last.threshold_high_gy, "Gy") : "open"})` : `no threshold up to ${si(last.high_dose_gy, "Gy")}`;
     const alarm = last.alarm ? ` ▲ ${ALARMS[last.alarm] ?? last.alarm}` : "";
     setText("xanes-edge", `cube ${last.n}${last.place ? ` at ${last.place}` : ""}: ${between}${alarm}`);
     byId("xanes").dataset.alarm = last.alarm ?? "";
@@ -61,8 +61,8 @@ export class XasPanel {
 
   threshold(chart, last) {
     if (!known(last.threshold_gy)) return;
-    const [low, high] = [last.threshold_low_gy, last.threshold_high_gy].map((value) => Math.min(Math.max(mega(value), chart.rx[0]), chart.rx[1]));
-    if (known(low) && known(high)) chart.span(low, high, "threshold-span");
+    const inside = (value, open) => (known(value) ? Math.min(Math.max(mega(value), chart.rx[0]), chart.rx[1]) : open); // an interval may be open
+    chart.span(inside(last.threshold_low_gy, chart.rx[0]), inside(last.threshold_high_gy, chart.rx[1]), "threshold-span");
     if (mega(last.threshold_gy) <= chart.rx[1]) chart.vertical(mega(last.threshold_gy), "threshold-line", `threshold ${si(last.threshold_gy, "Gy")}`);
   }
 
