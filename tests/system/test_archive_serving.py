@@ -184,8 +184,9 @@ def test_frames_outside_the_readable_storage_are_told_at_the_end_of_the_run(tile
 
 
 def test_wrong_key(tiled_server, tmp_path):
-    with pytest.raises(ArchiveError, match="refuses the API key"):
-        connect(tiled_server.uri, "wrong")
+    for key in ("wrong", None):
+        with pytest.raises(ArchiveError, match="refuses the API key"):
+            connect(tiled_server.uri, key)
     assert httpx.get(f"{tiled_server.uri}/metadata/", trust_env=False).status_code == httpx.codes.UNAUTHORIZED
     writer = ArchiveWriter(tiled_server.uri, "wrong", backup_directory=tmp_path)
     writer("start", {"uid": "00000000-0000-0000-0000-000000000000", "time": 0.0})

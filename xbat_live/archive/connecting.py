@@ -22,7 +22,7 @@ def connect(uri: str, api_key: str | None = None) -> Any:
     ArchiveError
         Nothing answers there, or something else than Tiled.
     KeyRefusedError
-        The key is wrong.
+        The key is wrong, or there is none.
     """
     import httpx
     from tiled.client.constructors import from_context
@@ -40,6 +40,9 @@ def connect(uri: str, api_key: str | None = None) -> Any:
         if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise refused(uri) from error
         raise
+    except RuntimeError as error:  # Tiled's own word for no key at all
+        context.close()
+        raise refused(uri) from error
 
 
 def _check_tiled(uri: str) -> None:
