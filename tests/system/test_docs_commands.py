@@ -26,6 +26,7 @@ EXECUTED = {
     DOCS / "how-to" / "steer.md",
     DOCS / "how-to" / "dose-rate-map.md",  # by tests/unit/dose/test_dose_docs.py, with what they print
     DOCS / "explanation" / "dose-model.md",  # likewise
+    DOCS / "how-to" / "xas.md",  # by tests/unit/spectra/test_spectra_docs.py, with what it prints
     DOCS / "how-to" / "analyse-motion.md",  # by tests/system/test_analyse_motion.py
     DOCS / "how-to" / "export.md",  # by tests/system/test_exchange.py
     DOCS / "how-to" / "import.md",  # likewise

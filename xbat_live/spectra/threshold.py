@@ -131,7 +131,7 @@ def dose_threshold(
         The curve, or single pixels, (n,) or any shape; NaN is left out. See `fraction_against_dose`.
     sigma
         Standard uncertainty of `fraction`, the same shape or one number. Too small ones are corrected from what the best description
-        leaves.
+        leaves; where it is 0 (all pixels at the limit of 1) the median of the others is taken.
     drop
         Fall that counts, in the unit of `fraction`: 0.02 of a fraction. Less in all is no threshold.
     coverage
@@ -191,10 +191,12 @@ def _checked(dose_gy: ArrayLike, fraction: ArrayLike, sigma: ArrayLike) -> _Curv
     dose, values, noise = dose.ravel(), values.ravel(), np.broadcast_to(noise, dose.shape).ravel()
     good = np.isfinite(dose) & np.isfinite(values) & np.isfinite(noise)
     dose, values, noise = dose[good], values[good], noise[good]
-    if dose.size and (noise.min() <= 0 or dose.min() < 0):
+    if dose.size and (noise.min() < 0 or noise.max() <= 0 or dose.min() < 0):
         raise ValueError(
             f"sigma from {noise.min():g}, dose_gy from {dose.min():g}: sigma must be positive, dose (Gy) must not be negative"
         )
+    if (noise == 0).any():  # all pixels at the limit of what a fraction can be: not known better than elsewhere
+        noise = np.where(noise == 0, np.median(noise[noise > 0]), noise)
     order = np.argsort(dose, kind="stable")
     dose, values, noise = dose[order], values[order], noise[order]
     if dose.size > _MOST_POINTS:

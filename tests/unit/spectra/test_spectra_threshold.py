@@ -63,7 +63,7 @@ def holds(shape, results):
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", list(SHAPES)[2:5])  # all of them, with more seeds, in the long test
 def test_the_threshold_is_found_within_a_tenth_and_the_interval_holds_it(shape, noise):
     within, covered = holds(shape, found(shape, noise, 10))
     assert within >= 0.9
@@ -94,7 +94,7 @@ def test_the_interval_holds_the_threshold_in_nine_of_ten_of_a_hundred_seeds(shap
 )
 def test_where_the_data_hold_none_that_is_said_instead_of_a_number(fraction, sigma, reason, open_end):
     dose = np.linspace(5, 120, 48) * MGY
-    for seed in range(5):
+    for seed in range(3):
         noise = sigma * np.random.default_rng(seed).standard_normal(dose.size)
         result = dose_threshold(dose, fraction(dose) + noise, sigma)
         assert not result.found
@@ -122,7 +122,7 @@ def test_few_points_give_a_wide_interval_and_too_few_none():
 
 
 @given(st.integers(0, 2**16), st.floats(1e-3, 1e3), st.floats(0.2, 5), st.floats(-3, 3))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_units_order_gaps_and_offset_do_not_matter(seed, dose_unit, value_unit, offset):
     rng = np.random.default_rng(seed)
     dose = np.linspace(5, 120, 40) * MGY
@@ -137,6 +137,14 @@ def test_units_order_gaps_and_offset_do_not_matter(seed, dose_unit, value_unit, 
     )
     assert other.value_gy == pytest.approx(dose_unit * plain.value_gy, rel=1e-3)
     assert other.interval_gy == pytest.approx(tuple(dose_unit * one for one in plain.interval_gy), rel=1e-2)
+
+
+def test_pixels_at_the_limit_of_a_fraction_have_no_spread_and_count():
+    dose = np.linspace(5, 120, 50) * MGY
+    values = SHAPES["sharp knee, straight line"][0](dose)
+    sigma = np.where(dose < 30 * MGY, 0.0, 0.01)
+    found = dose_threshold(dose, values + sigma * np.random.default_rng(3).standard_normal(50), sigma)
+    assert found.value_gy == pytest.approx(T, rel=0.1)
 
 
 def test_a_sigma_that_is_too_small_is_corrected():
