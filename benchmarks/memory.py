@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 from _beamline import session
+from _resident import resident_mb
 
 from xbat_live.plans import operando_txm_series
 
@@ -50,12 +50,6 @@ def main(frames: int = 2000) -> None:
         for number, megabytes in marks.items():
             print(f"after {number:5d} frames: {megabytes:7.1f} MB resident")
         print(f"growth from 200 to {frames}: {100 * (marks[frames] / marks[200] - 1):+.1f} %   (bar: 5 %)")
-
-
-def resident_mb() -> float:
-    """Return this process's resident memory, MB."""
-    fields = Path("/proc/self/statm").read_text().split()
-    return int(fields[1]) * 4096 / 1e6
 
 
 if __name__ == "__main__":

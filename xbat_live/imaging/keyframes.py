@@ -16,11 +16,15 @@ LEAST_SIGNIFICANCE = 6.5
 """Standard deviations; mismatched frames reach about 4.5 within the search range."""
 LEAST_COARSE = 0.2
 AMBIGUITY = 0.9
+LOWEST = 3
+"""Modes nearest to zero that the window mixes."""
 FAR_APART, MOST_APART = 4, 3
 """Coarse px: two candidates are two and not one; coarse and fine shift agree."""
 AS_SHARP = 0.5
 AS_WELL = 0.8
 """Coarse correlations are lowered by up to this factor when the shift lies between coarse pixels."""
+MOST_ON_ONE_AXIS = 2.0
+"""Power of a frame on one axis of its spectrum over all its power beside both: 0.1 to 0.4 for particles, 7 and more for lines."""
 MOST_SIGMA_PX = 0.7
 HANDOVER = 0.9
 MOST_KEYFRAMES = 6
@@ -117,6 +121,8 @@ class KeyframeChain:
                 f"correlation peak only {pair.significance:.1f} standard deviations high, {LEAST_SIGNIFICANCE:g} needed",
                 confidence,
             )
+        if _on_one_axis(pair) > MOST_ON_ONE_AXIS:
+            return self._lost("lines along one axis: the shift along them cannot be measured", confidence)
         coarse_yx = np.array(found[0].shift_yx) + active.position_yx
         position = keyframe.position_yx + pair.shift_yx
         if _apart(position, coarse_yx) > MOST_APART * engine.coarse.factor:
@@ -207,6 +213,14 @@ class KeyframeChain:
         return Located(
             False, reason, self._last_yx.copy(), size, np.diag(size**2), min(confidence, 0.5), pair, self._active
         )
+
+
+def _on_one_axis(pair: PairShift) -> float:
+    """Return the power on the stronger axis of the spectrum over the signal beside the axes, the lowest modes left out."""
+    along_x, along_y = pair.spectrum[0, LOWEST:], pair.spectrum[LOWEST : 1 - LOWEST, 0]
+    on_axis = max(float(np.vdot(along_x, along_x).real), float(np.vdot(along_y, along_y).real) / 2)
+    beside = float((np.maximum(pair.frame.signal(), 0) * pair.window.modes).sum())
+    return on_axis / max(beside, 1e-30)
 
 
 def _apart(a: Sequence[float] | Float, b: Sequence[float] | Float) -> float:

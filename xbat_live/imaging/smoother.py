@@ -133,7 +133,7 @@ class JitterEstimate:
                     steps, shift[:, axis], variance[:, axis], rms[axis], self._walks[axis], spread, scale
                 )
         if search:
-            self._until_search = len(self._past) // 2
+            self._until_search = len(self._past)
         self.rms_yx_um = (rms[0], rms[1])
 
 

@@ -19,10 +19,10 @@ N_RADIAL = 14
 N_ANGULAR = 8
 MOST_COHERENCE = 0.995
 """Signal of two frames never agrees better than this: what windows, flat and the sample itself change."""
-FLANK_PX = 32.0
+FLANK_PX = 24.0
 LEAST_FLANK, MOST_FLANK = 0.06, 0.125
 """Each cosine flank of the window, binned px, and its share of the length: what is tapered is light not used, but a steep edge looks like
-structure where the sample has little of its own (few smooth particles: 0.3 px off with 16 px, 0.04 px with 32 px; elsewhere the same)."""
+structure where the sample has little of its own (few smooth particles: 0.3 px off with 16 px, 0.05 px with 24 px; elsewhere the same)."""
 SCENE_SLOPE = 3.5
 """Power law of sharp-edged particles: f**-3 for edges, steeper for rounded ones."""
 NOISE_BAND = 0.43

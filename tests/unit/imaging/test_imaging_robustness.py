@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from frames_synthetic import Microscope
+from frames_synthetic import Microscope, particles
 from scipy import ndimage
 
-from xbat_live.imaging import FramePipeline, LiveRegistrar
+from xbat_live.imaging import BlurScreen, DriftModel, FramePipeline, LiveRegistrar
 
 SHAPE = (327, 339)
 SHIFT = (5.3, -11.7)
@@ -137,6 +137,61 @@ def test_a_periodic_sample_is_ambiguous(period_px: float, shift: tuple[float, fl
     result = _registrar(grating).update(grating.expose(shift))
     assert not result.ok
     assert result.reason
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_lines_tell_nothing_of_the_shift_along_them(axis: int) -> None:
+    profile = ndimage.gaussian_filter1d(np.random.default_rng(3).normal(size=720), 6, mode="wrap")
+    scene = np.clip(0.5 + 0.2 * profile / profile.std(), 0, 3) * np.ones((720, 1))
+    lines = Microscope(SHAPE, seed=3, photons=1000, scene=scene if axis else scene.T)
+    result = _registrar(lines).update(lines.expose((9.0, 4.0)))
+    assert not result.ok
+    assert "lines" in result.reason
+
+
+def _hot(frame: np.ndarray, share: float, counts: int) -> np.ndarray:
+    spoilt = frame.copy()
+    spoilt[np.random.default_rng(5).random(frame.shape) < share] = counts
+    return spoilt
+
+
+def _right_part_dark(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return np.where(x < 0.75, 1.0, 0.05)
+
+
+def _half_inverted(microscope: Microscope) -> np.ndarray:
+    seen = microscope.transmission(SHIFT)
+    seen[:, : SHAPE[1] // 2] = seen.max() + seen.min() - seen[:, : SHAPE[1] // 2]
+    return microscope.rng.poisson(microscope.photons * microscope.illumination * seen) * 8 + 100
+
+
+SPOILT = [
+    ("0.05 % hot pixels that the dark does not have", lambda m: _hot(m.expose(SHIFT), 5e-4, 60000)),
+    ("1 % hot pixels", lambda m: _hot(m.expose(SHIFT), 0.01, 60000)),
+    ("1 % dead pixels", lambda m: _hot(m.expose(SHIFT), 0.01, 101)),
+    ("a beam stop that moved into the field", lambda m: _lit_by(m, _right_part_dark).expose(SHIFT)),
+    (
+        "a beam that lost its right half",
+        lambda m: _lit_by(m, lambda y, x: 1 / (1 + np.exp((x - 0.6) / 0.04))).expose(SHIFT),
+    ),
+    ("a fiftieth of the dose", lambda m: m.expose(SHIFT, scale=0.02)),
+    ("blurred by 20 px", lambda m: m.expose(SHIFT, 20.0, 30.0)),
+    ("ten dead rows", lambda m: np.r_[m.expose(SHIFT)[:100], np.full((10, SHAPE[1]), 100), m.expose(SHIFT)[110:]]),
+    ("contrast inverted in the left half", _half_inverted),
+]
+
+
+@pytest.mark.parametrize(("why", "spoil"), SPOILT, ids=[row[0] for row in SPOILT])
+@pytest.mark.parametrize("seed", [3, 4])
+def test_a_spoilt_frame_is_registered_right_or_not_at_all(seed: int, why: str, spoil: Callable) -> None:
+    microscope = Microscope(SHAPE, seed=seed, photons=1000)
+    result = _registrar(microscope).update(spoil(microscope).astype(np.uint16))
+    if result.ok:
+        error = np.abs(np.subtract(result.shift_yx_px, SHIFT))
+        assert (error < 0.5).all(), why
+        assert (error < 4 * np.array(result.sigma_yx_px)).all(), why
+    else:
+        assert result.reason, why
 
 
 def test_a_lost_frame_leaves_a_gap_and_no_error(microscope: Microscope) -> None:
@@ -283,3 +338,30 @@ def test_what_is_held_does_not_grow_with_frames() -> None:
     (bytes_half, items_half), (bytes_all, items_all) = held
     assert bytes_all < 1.25 * bytes_half
     assert items_all < 1.25 * items_half
+
+
+def test_a_registrar_a_screen_and_a_drift_model_hold_no_more_after_many_frames() -> None:
+    shape = (64, 64)
+    scene = particles((160, 160), 2, radius_px=(3.0, 10.0))
+    microscope = Microscope(shape, seed=2, photons=2000, margin_px=48, scene=scene)
+    registrar = LiveRegistrar(shape, microscope.flat, microscope.dark, 0.03324, bin=1)
+    screen, drift = BlurScreen(shape, microscope.flat, microscope.dark, 0.03324), DriftModel()
+    places = [(12 * np.sin(i / 2), 9 * np.cos(i / 3)) for i in range(20)]
+    scenes = [microscope.transmission(place) for place in places]
+    frames = [
+        (microscope.rng.poisson(2000 * microscope.illumination * scenes[i]) * 8 + 100).astype(np.uint16)
+        for i in range(20)
+    ]
+    held, located = [], 0
+    for i in range(600):
+        result = registrar.update(frames[i % 20])
+        located += result.ok
+        drift.update(float(i), np.multiply(result.shift_yx_px, 0.03324), (0.001, 0.001))
+        if i % 10 == 0:
+            screen.update(frames[i // 10 % 20])
+        if i in (299, 599):
+            held.append(_held([registrar, screen, drift], set()))
+    assert located > 400
+    (bytes_half, items_half), (bytes_all, items_all) = held
+    assert bytes_all <= 1.05 * bytes_half
+    assert items_all <= 1.05 * items_half
