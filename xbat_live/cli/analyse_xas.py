@@ -11,10 +11,10 @@ import typer
 
 from xbat_live.cli.analysing import KEY_VARIABLE, archive_client, may_draw, progress, say
 from xbat_live.cli.errors import exit_on_error
-from xbat_live.config import ConfigError, ExperimentConfig
 
 if TYPE_CHECKING:
     from xbat_live.analysis import XasRunAnalysis
+    from xbat_live.config import ExperimentConfig
 
 SUMMARY = "xas.json"
 
@@ -81,7 +81,7 @@ def xas(  # noqa: PLR0917 - options of a command
 
 def _configuration(view: Any, file: Path | None, changes: list[str]) -> ExperimentConfig:
     from xbat_live.cli.config import parse_changes
-    from xbat_live.config import load_config, make_config
+    from xbat_live.config import ConfigError, load_config, make_config
 
     overrides = parse_changes(changes)
     if file is not None:
