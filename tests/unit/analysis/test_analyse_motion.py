@@ -145,7 +145,7 @@ def test_by_default_first_to_middle_and_middle_to_last(make_run):
 def test_progress_is_told(make_run):
     told = []
     analyse_motion(
-        RunFrames(make_run(5, shape=(96, 96))).select(),
+        RunFrames(make_run(5, shape=(144, 144))).select(),
         [(1, 5)],
         register=True,
         progress=lambda *step: told.append(step),
