@@ -41,7 +41,7 @@ test test-long: export OPENBLAS_NUM_THREADS ?= 1
 test: install    ## all tests, in three processes, those against simulated hardware first (it is waited for)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long"
 
-test-long: install   ## what takes longest: replay, exchange, shared archives, energy sweeps against the IOCs
+test-long: install   ## what takes longest: replay, exchange, faults of the archive, exposure strategies, microscope, energy sweeps against the IOCs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 lint: install    ## style

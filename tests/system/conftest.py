@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,15 @@ class DemoRun:
     def frame_file(self) -> Path:
         (file,) = (self.folder / "frames").glob("*.h5")
         return file
+
+
+@pytest.fixture(autouse=True, scope="module")
+def connections_let_go() -> Iterator[None]:
+    """Examples of the documentation leave their clients to the collector; its warnings are not those of the test that comes next."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -7,21 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
-
-from caproto import ChannelType
-from caproto.sync.client import read, write
 
 from xbat_live.dose import Ledger, LedgerError
 from xbat_live.sim.environment import channel_access_environment, free_port
 from xbat_live.sim.server import SimulatorProcess
 from xbat_live.sim.settings import TwinSettings
 
-CA_TIMEOUT_S = 10.0
 # Several simulators and tests share two cores: with the default of 60 ms an exposure now and then loses light and is taken again.
 LEAD_TIME = "200 ms"
 EXPERIMENT = """
@@ -97,21 +92,23 @@ class Experiment:
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def pv(self, name: str) -> str:
-        """Read a PV below the prefix as a string, with a connection of its own."""
-        with self._channel_access():
-            response = read(
-                self.simulator.prefix + name, data_type=ChannelType.STRING, timeout=CA_TIMEOUT_S, repeater=False
-            )
-        return bytes(response.data[0]).decode()
+        """Read a PV below the prefix, from a process of its own."""
+        code = f"import epics; print(epics.caget({self.simulator.prefix + name!r}, as_string=True, timeout=5))"
+        answer = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | channel_access_environment(self.simulator.port),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        return answer.stdout.strip()
 
     def put(self, name: str, value: Any) -> None:
-        """Write a PV below the prefix and wait until the IOC has acted on it."""
-        with self._channel_access():
-            write(self.simulator.prefix + name, value, notify=True, timeout=CA_TIMEOUT_S, repeater=False)
-
-    def _channel_access(self) -> AbstractContextManager[Any]:
-        """caproto reads the environment at each call: this process may talk to several simulators in turn."""
-        return patch.dict(os.environ, channel_access_environment(self.simulator.port))
+        """Write a PV below the prefix, from a process of its own."""
+        code = f"import epics; assert epics.caput({self.simulator.prefix + name!r}, {value!r}, wait=True, timeout=10)"
+        environment = os.environ | channel_access_environment(self.simulator.port)
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=30, check=True)
 
     def counts(self) -> dict[str, int]:
         """Number of ledger records by kind."""

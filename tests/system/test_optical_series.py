@@ -19,7 +19,7 @@ from xbat_live.sim.environment import free_port
 from xbat_live.sim.server import SimulatorProcess
 from xbat_live.sim.settings import TwinSettings
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(120)]
 
 PIXEL_UM = 0.56
 N_POINTS = 40

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from faults_support import experiment
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(120)]
 
 CLIENT = """
 import json, sys

@@ -27,9 +27,13 @@ def open_frames(path: Path | str) -> h5py.File:
     if told := cut_off(path):
         raise OSError(told)
     head = _head_of(path)
-    if head is None or head.being_written:
-        return h5py.File(path, "r", libver="latest", swmr=True)
-    return h5py.File(path, "r", libver="latest")
+    growing = head is None or head.being_written
+    try:
+        return h5py.File(path, "r", libver="latest", swmr=growing)
+    except OSError as error:
+        if "SWMR read access flag" not in str(error):
+            raise
+        return h5py.File(path, "r", libver="latest", swmr=not growing)  # this process has it open in the other mode
 
 
 def cut_off(path: Path | str) -> str | None:

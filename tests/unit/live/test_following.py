@@ -148,6 +148,8 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             env=keep | {"TERM": "xterm-256color"} | environment,
+            # a shell's background job starts with Ctrl-C ignored, and so would what the tests start there
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         os.close(slave)
         self.text = ""
