@@ -29,7 +29,7 @@ from xbat_live.archive import ArchiveWriter, TiledServer, open_run, repair
 from xbat_live.archive.journal import read_journal
 
 __all__ = ["client", "frames_directory", "tiled_server"]
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 SEQUENCE = ["flat", "primary", "primary!", "primary", "flat", *["primary"] * 8]
 
