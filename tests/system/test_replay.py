@@ -19,7 +19,7 @@ from xbat_live.archive import TiledServer, connect
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how-to" / "replay.md"
-SSRL = Path("/work/shared/data/txm-ssrl-6-2c")
+SSRL = Path(os.environ.get("XBAT_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data")) / "txm-ssrl-6-2c"
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(400)]
 
 
@@ -143,7 +143,7 @@ def test_frames_that_cannot_be_replayed_are_refused(tmp_path, name, make, told):
     assert "Traceback" not in said
 
 
-@pytest.mark.skipif(not SSRL.is_dir(), reason="the real frames are not on this machine")
+@pytest.mark.skipif(not SSRL.is_dir(), reason=f"real frames not found in {SSRL} (set XBAT_SHARED_DATA)")
 def test_real_frames_of_ssrl_are_replayed():
     code, report, said = replayed(SSRL, "--documents", "--json")
     assert code == 0, said

@@ -7,8 +7,7 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
-from xbat_live import spectra as xas
-from xbat_live.spectra import normalise
+from xbat_live.spectra import mcr_als, normalise
 
 logger = logging.getLogger(__name__)
 
@@ -134,14 +133,13 @@ class GrowingReferences:
             return
         ends = np.stack([first, _mean_of_alike(rows, weights, rows[farthest], near)])
         self.known = (self._grid, ends)
-        mcr = getattr(xas, "mcr_als", None)
-        if mcr is None or self.components < 3 or len(rows) < _LEAST_FOR_MCR:
+        if self.components < 3 or len(rows) < _LEAST_FOR_MCR:
             return
         start = _spread_out(rows[:, near], self.components, (0, farthest))
         initial = rows[start][:, near]
         initial[:2] = ends[:, near]
         try:  # ends that stay: nothing else decides between mixtures of the same residual
-            found = mcr(rows[:, near], self.components, initial=initial, fixed=[0, 1])
+            found = mcr_als(rows[:, near], self.components, initial=initial, fixed=[0, 1])
         except ValueError as error:
             logger.warning("MCR-ALS: %s; two end members are used", error)
             return

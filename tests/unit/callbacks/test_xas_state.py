@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("xbat_live.spectra", reason="the package of the spectra is not there")
-
 from xbat_live.callbacks.xas_state import XasSettings, XasState
 
 
