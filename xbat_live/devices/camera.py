@@ -247,7 +247,7 @@ class TxmCamera(SafeSingleTrigger, DetectorBase):
         return status, self.hdf1.next_rows(n)
 
     def acquisition_timeout_s(self) -> float:
-        """Return exposure time (or period, when longer) times images plus 5 s."""
+        """Return exposure time (or period, when longer) times images plus 20 s."""
         each_s = max(float(self.cam.acquire_time.get()), float(self.cam.acquire_period.get()))
         return each_s * max(int(self.cam.num_images.get()), 1) + TRIGGER_MARGIN_S
 

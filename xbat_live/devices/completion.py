@@ -12,14 +12,18 @@ if TYPE_CHECKING:
 def completed_after(owner: Any, acquisition: Status, keep: Callable[[], object]) -> Status:
     """Return a status of `owner` that is done when `acquisition` is and `keep()` has returned.
 
-    It fails with what `acquisition` failed with, `keep` not called then, or with what `keep` raises.
+    It fails with what `acquisition` failed with, `keep` not called then, or with what `keep` raises; `TimeoutError` when
+    `acquisition` ran out of time.
     """
     from ophyd.status import Status  # not at the top: a forecast walks plans without ophyd
+    from ophyd.utils import StatusTimeoutError
 
     completed = Status(obj=owner)
 
     def ended(status: Any) -> None:
         error = status.exception()
+        if isinstance(error, StatusTimeoutError):  # a status refuses to be given this one
+            error = TimeoutError(f"{owner.name}: not all frames came within {acquisition.timeout:g} s")
         try:
             if error is None:
                 keep()

@@ -29,7 +29,7 @@ SINGLE_DATASET: Mapping[str, str] = MappingProxyType({})
 
 _MAX_PATH = 255  # areaDetector's MAX_FILENAME_LEN is 256 with the closing zero
 _POLL_S = 0.005
-_MAX_LAG_S = 1.0  # of readbacks behind the end of the acquisition
+_MAX_LAG_S = 5.0  # of readbacks behind the end of the acquisition
 
 
 class FrameWriteError(OSError):

@@ -17,7 +17,9 @@ from xbat_live.devices.epics import connection_errors
 
 logger = logging.getLogger(__name__)
 
-TRIGGER_MARGIN_S = 5.0
+# Readout and writing: a file server that holds everybody up for some seconds is no lost frame. Waiting costs no dose, since the
+# shutter has its own time limit; a dead IOC is noticed by its connection, at once.
+TRIGGER_MARGIN_S = 20.0
 
 
 class SafeSingleTrigger(TriggerBase):

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.004
 GROUP = "guarded-exposure"
 DARK_GROUP = "dark-exposure"
-_LONGER_S = 5.0  # than reserved: then a camera is given up
+_LONGER_S = 25.0  # than reserved: then a camera is given up; its own time limit (`acquisition_timeout_s`) comes first
 _LEAD_FACTOR = 1.5
 LONGEST_LEAD_S = 0.5
 _START_S = 2.0
@@ -321,6 +321,8 @@ class _Exposure:
                 if exposing and not acquiring and time.monotonic() >= self.enough_s:
                     yield from self._close()
                 exposing = exposing or acquiring > 0
+            if early and not self.closed and time.monotonic() - self.since_s > self.longest_s - _LONGER_S:
+                yield from self._close()  # all that was reserved is spent; the camera has longer, the beam has not
             if waited_s > self.longest_s:
                 for msg in self.triggers:
                     yield from bps.stop(msg.obj)

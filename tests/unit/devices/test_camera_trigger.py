@@ -46,13 +46,13 @@ def test_retriggering_from_the_completion_of_the_last_trigger_never_loses_a_stat
 @pytest.mark.parametrize(
     ("exposure_s", "period_s", "images", "timeout_s"),
     [
-        (0.048, 0.0, 1, 5.048),  # the paper's exposure: five seconds beyond it
-        (60.0, 0.0, 1, 65.0),  # long exposures are waited for
-        (1.0, 0.0, 10, 15.0),  # several images add up
-        (0.1, 2.0, 3, 11.0),  # a period longer than the exposure counts instead of it
+        (0.048, 0.0, 1, 20.048),  # the paper's exposure: twenty seconds beyond it
+        (60.0, 0.0, 1, 80.0),  # long exposures are waited for
+        (1.0, 0.0, 10, 30.0),  # several images add up
+        (0.1, 2.0, 3, 26.0),  # a period longer than the exposure counts instead of it
     ],
 )
-def test_trigger_timeout_is_exposure_times_images_plus_five_seconds(camera, exposure_s, period_s, images, timeout_s):
+def test_trigger_timeout_is_exposure_times_images_plus_twenty_seconds(camera, exposure_s, period_s, images, timeout_s):
     camera.cam.acquire_time.sim_put(exposure_s)
     camera.cam.acquire_period.sim_put(period_s)
     camera.cam.num_images.sim_put(images)

@@ -131,3 +131,15 @@ def test_the_dose_guard_can_cut_it(camera):
         burst.complete()
     with pytest.raises(ValueError, match="at least one"):
         burst.take(0)
+
+
+def test_frames_that_do_not_come_fail_the_flight_when_the_camera_is_given_up(burst, camera, monkeypatch):
+    """A status refuses to take over ophyd's own timeout error: the flight heard nothing and waited for its longest time."""
+    monkeypatch.setattr(camera, "acquisition_timeout_s", lambda: 0.05)
+    camera.hold = True
+    burst.take(10)
+    burst.kickoff()
+    completed = burst.complete()
+    with pytest.raises(TimeoutError, match="burst: not all frames came within 0.05 s"):
+        completed.wait(timeout=2)
+    burst.leave()
