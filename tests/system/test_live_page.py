@@ -22,7 +22,10 @@ from pretend_run import PretendRun
 from pretend_sweeps import cube, maps_of
 from xbat_process import xbat
 
+from xbat_live.live.control import ControlServer
+from xbat_live.live.control_desk import ControlDesk
 from xbat_live.live.feed import LiveFeed
+from xbat_live.plans import Steering
 from xbat_live.watchdog.config_file import read_config
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
@@ -401,6 +404,35 @@ def test_energy_sweeps_have_a_panel_of_their_own(new_page, tmp_path):
         assert page.stats("errors") == []
         shower.close()
         products.close()
+    hub.stop()
+
+
+def test_a_stop_from_the_page_reaches_a_run_whose_sockets_have_a_long_name(new_page, tmp_path):
+    """A plan that is told to stop ends after its frame: test_steering.py. Here the way from the button to what the plan asks."""
+    folder = Path(tmp_path, *["a-folder-with-quite-a-long-name"] * 4)
+    folder.mkdir(mode=0o700, parents=True)
+    hub, steering, run = HubThread(folder), Steering(), PretendRun(t0=time.time())
+    steering.begin()
+    with (
+        ControlServer(ControlDesk(steering), folder=folder) as server,
+        LiveFeed(server.path.with_suffix(".feed")) as feed,
+    ):
+        assert len(str(feed.path)) > 108  # the longest that a socket's address holds
+        for document in (*run.begin(), *run.frame()):
+            feed(*document)
+        page = new_page().open(f"{hub.hub.http}/#k={hub.hub.tokens.operator}")
+        page.until(lambda: "RUNNING" in page.text("state"))
+        page.page.get_by_test_id("stop").click()
+        page.page.get_by_test_id("end-reason").fill("enough for today")
+        page.page.get_by_test_id("ask-ok").click()
+        page.until(lambda: "✓ stop" in page.text("reply"))
+        assert steering.ended_by == "stop"
+        assert steering.must_end
+        remarks = [remark.values for remark in iter(steering.next_remark, None)]  # they become the run's stream `operator`
+        (stop,) = (values for values in remarks if values["command"] == "stop")
+        assert (stop["via"], stop["ok"]) == ("page", 1)
+        assert "enough for today" in str(stop)
+        assert page.console == []
     hub.stop()
 
 

@@ -14,22 +14,20 @@ import socketserver
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from xbat_live.live.control_messages import BadRequest, Reply, Request
-from xbat_live.live.runtime import runtime_directory
+from xbat_live.live.runtime import runtime_directory, socket_address
 
 logger = logging.getLogger(__name__)
 
 MAX_LINE = 65536
 MOST_CONNECTIONS = 32
 _NAME = re.compile(r"^run-(\d+)\.sock$")
-_LONGEST_PATH = 107  # of sun_path, without the NUL
 _ANSWER_S = 5.0
 _IDLE_S = 3600.0
 
@@ -113,19 +111,6 @@ def _lives(pid: int) -> bool:
     return True
 
 
-@contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """Yield a name of `path` that fits into a socket address: a long one is reached through an open folder."""
-    if len(os.fsencode(path)) <= _LONGEST_PATH:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
-
-
 class ControlClient:
     """A connection to one run; use as a context manager.
 
@@ -147,7 +132,7 @@ class ControlClient:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
         try:
-            with _short(path) as name:
+            with socket_address(path) as name:
                 self._socket.connect(name)
         except OSError as error:
             self._socket.close()
@@ -211,7 +196,7 @@ class ControlServer:
     def __init__(self, handle: Handle, *, folder: Path | None = None) -> None:
         self.path = (folder or runtime_directory()) / f"run-{os.getpid()}.sock"
         self.path.unlink(missing_ok=True)  # of a dead process that had this id
-        with _short(self.path) as name:
+        with socket_address(self.path) as name:
             self._server = _Server(name, handle)
         self.path.chmod(0o600)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="control", daemon=True)

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from xbat_live.live.model import RunModel
 from xbat_live.live.previews import FrameView, Previews
+from xbat_live.live.runtime import socket_address
 from xbat_live.live.store import Cursor, LiveStore
 from xbat_live.live.wire import VIEWS, WireError, encode, finite, pack, read_message
 
@@ -213,7 +214,8 @@ class LiveFeed:
         mask = os.umask(0o177)
         try:
             self.path.unlink(missing_ok=True)
-            return await asyncio.start_unix_server(self._welcome, str(self.path))
+            with socket_address(self.path) as name:
+                return await asyncio.start_unix_server(self._welcome, name)
         except OSError as error:
             logger.warning("the run cannot be watched from elsewhere: %s: %s", self.path, error)
             return None

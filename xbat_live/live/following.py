@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from xbat_live.live.runtime import runtime_directory
+from xbat_live.live.runtime import runtime_directory, socket_address
 from xbat_live.live.wire import MOST_BODY, MOST_HEADER, WireError, encode, pack, parse
 
 SUFFIX = ".feed"
@@ -45,7 +45,8 @@ class FeedClient:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
         try:
-            self._socket.connect(str(path))
+            with socket_address(path) as name:
+                self._socket.connect(name)
             hello = self._read()
             self.pid, self.name = int(hello["pid"]), str(hello["name"])
             self._socket.sendall(pack(encode({"type": "want", "views": []})))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 VARIABLE = "XBAT_RUNTIME_DIR"
+_LONGEST_PATH = 107  # of sun_path, without the NUL
 
 
 class RuntimeFolderError(RuntimeError):
@@ -44,3 +47,16 @@ def runtime_directory() -> Path:
             f"runtime folder {folder}: cannot be made ({error.strerror}); set {VARIABLE} to a folder of yours"
         ) from error
     return folder
+
+
+@contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """Yield a name of `path` that fits into a socket address: a long one is reached through an open folder."""
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from xbat_live.live.runtime import socket_address
 from xbat_live.live.wire import VERSION, WireError, parse
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,8 @@ async def forward(socket: Path | None, message: dict[str, Any]) -> dict[str, Any
 
 
 async def _ask(socket: Path, request: dict[str, Any]) -> dict[str, Any]:
-    reader, writer = await asyncio.open_unix_connection(str(socket), limit=_MOST_LINE)
+    with socket_address(socket) as name:
+        reader, writer = await asyncio.open_unix_connection(name, limit=_MOST_LINE)
     try:
         writer.write(json.dumps(request).encode() + b"\n")
         await writer.drain()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from xbat_live.live.runtime import socket_address
 from xbat_live.live.store import LiveStore
 from xbat_live.live.wire import WireError, encode, pack, pack_binary, read_message
 
@@ -91,7 +92,8 @@ class FeedSource:
     async def _follow(self, path: Path) -> bool:
         """Show what comes from `path` until it ends; False when nobody is there."""
         try:
-            reader, writer = await asyncio.open_unix_connection(str(path))
+            with socket_address(path) as name:
+                reader, writer = await asyncio.open_unix_connection(name)
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except OSError as error:

@@ -82,7 +82,7 @@ function draw() {
   if (any("series:frames", "experiment", "run", "moves")) panels.traces.render();
   if (any("series:frames", "quality", "counts", "drift")) panels.quality.render();
   if (any("series:frames", "cell", "moves")) panels.battery.render();
-  if (any("series:xanes", "series:edges", "series:xas", "xas_maps", "mcr", "run")) panels.xanes.render();
+  if (any("series:xanes", "series:edges", "series:xas", "xas_maps", "run")) panels.xanes.render();
 }
 
 function beat(message) {

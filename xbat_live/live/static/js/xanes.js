@@ -39,7 +39,6 @@ export class XanesPanel {
     const all = [...scans.values()].map((rows) => rows.sort((a, b) => a.energy_ev - b.energy_ev));
     this.renderSpectra(all.slice(-2));
     this.renderTrend();
-    this.renderMcr();
   }
 
   renderSpectra(last) {
@@ -66,13 +65,5 @@ export class XanesPanel {
       this.trend.point(x, edge[i], { r: 4, fill: `rgb(${r} ${g} ${b})`, class: "dosed" }, svg("title", {}, `${percent(x / 100, 1)}: ${fixed(edge[i], 2, "eV")}, ${si(dose[i], "Gy")}`));
     });
     this.trend.end();
-  }
-
-  renderMcr() {
-    const mcr = this.store.state.mcr;
-    byId("mcr").hidden = !mcr;
-    if (!mcr) return;
-    const parts = Object.entries(mcr.fractions ?? {}).map(([name, value]) => `${name} ${percent(value)}`);
-    setText("mcr", `MCR: ${parts.join(", ")}; lack of fit ${percent(mcr.lack_of_fit, 1)}`);
   }
 }
