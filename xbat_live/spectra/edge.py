@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ REACH_EV = 15.0
 _POINTS_BELOW, _POINTS_ABOVE = 4, 4
 _DEGREE = 5
 _PRIOR_FREEDOM = 10
+_NEWTON_STEPS = 3
 _PIXELS_AT_ONCE = 16384
 
 
@@ -90,15 +92,16 @@ def edge_energy_map(cube: ArrayLike, energy_ev: ArrayLike, shift_ev: ArrayLike |
     edge, sigma = np.empty(flat.shape[1]), np.empty(flat.shape[1])
     reach = REACH_EV + float(np.nanmax(np.abs(shift - np.nanmedian(shift)))) if np.isfinite(shift).any() else REACH_EV
     window = _window(energies, e0, reach)
+    tables = _tables(energies[window])
     parts = [slice(start, start + _PIXELS_AT_ONCE) for start in range(0, flat.shape[1], _PIXELS_AT_ONCE)]
     for part, found in zip(
-        parts, in_threads(lambda part: _edges(flat[:, part], energies, rule, window), parts), strict=True
+        parts, in_threads(lambda part: _edges(flat[:, part], energies, rule, window, tables), parts), strict=True
     ):
         edge[part], sigma[part] = found
     with single_blas():
-        spiky, spectra = mended(flat)
+        spiky, spectra = mended(flat, window)
     if spiky.size:
-        edge[spiky], sigma[spiky] = _edges(spectra, energies, rule, window)
+        edge[spiky], sigma[spiky] = _edges(spectra, energies, rule, window, tables)
     edge += shift
     sigma[np.isnan(edge)] = np.nan
     result = EdgeMap(edge.reshape(shape), sigma.reshape(shape))
@@ -127,56 +130,64 @@ def _window(energies: Float, e0: float, reach: float) -> slice:
     return slice(max(low, 0), min(high, len(energies)))
 
 
-def _edges(flat: Float32, energies: Float, rule: Pieces, window: slice) -> tuple[Float, Float]:
+def _edges(flat: Float32, energies: Float, rule: Pieces, window: slice, tables: Float) -> tuple[Float, Float]:
     """Half height and its sigma for some pixels; NaN where there is none."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        return _crossings(flat, energies, rule, window)
+        return _crossings(flat, energies, rule, window, tables)
 
 
-def _crossings(flat: Float32, energies: Float, rule: Pieces, window: slice) -> tuple[Float, Float]:
+def _crossings(flat: Float32, energies: Float, rule: Pieces, window: slice, tables: Float) -> tuple[Float, Float]:
     line_and_jump = apply_rows(np.concatenate([rule.line, rule.jump]), flat, rule.used)
     line, jump = line_and_jump[:2], line_and_jump[2]
     near = energies[window] - rule.e0_ev
-    above = flat[window] - (line[0] + np.float32(0.5) * jump)
-    above -= np.multiply.outer(near.astype(np.float32), line[1])
+    above = _straight(near, np.stack([line[0] + np.float32(0.5) * jump, line[1]]))
+    np.subtract(flat[window], above, out=above)
     place, found = _crossing(above)
-    tables = _tables(near)
-    pixels = np.arange(flat.shape[1])
     start = np.clip(place - _POINTS_BELOW, 0, max(len(near) - tables.shape[2], 0))
-    coefficients = np.zeros((tables.shape[1], pixels.size))
-    local = [above[np.minimum(start + m, len(near) - 1), pixels].astype(np.float64) for m in range(tables.shape[2])]
-    for power in range(tables.shape[1]):
-        for m, values in enumerate(local):
-            coefficients[power] += tables[:, power, m][start] * values
+    # Pixels with the same samples share one polynomial: they are taken together, one product for all of them.
+    pixels = np.argsort(start.astype(np.int16), kind="stable")
+    start, place = start[pixels], place[pixels]
+    ends = np.searchsorted(start, np.arange(len(tables) + 1))
+    groups = [(n, slice(first, last)) for n, (first, last) in enumerate(itertools.pairwise(ends)) if last > first]
+    coefficients = np.empty((tables.shape[1], pixels.size))
+    for n, group in groups:
+        coefficients[:, group] = tables[n] @ above[n : n + tables.shape[2]].take(pixels[group], axis=1)
     step = float(np.median(np.diff(near)))
-    low, high = near[np.maximum(place - 1, 0)], near[place]
-    origin = near[start]
-    before, after = above[np.maximum(place - 1, 0), pixels], above[place, pixels]
+    earlier = np.maximum(place - 1, 0)
+    low, high, origin = near[earlier], near[place], near[start]
+    before, after = above[earlier, pixels], above[place, pixels]
     t = (low - origin) + (high - low) * np.clip(-before / np.maximum(after - before, 1e-12), 0, 1)
     bounds = low - origin - step, high - origin + step
-    for _ in range(4):
+    for _ in range(_NEWTON_STEPS):
         value, slope = _polynomial(coefficients, t)
         t = np.clip(t - value / np.where(slope > 0, slope, np.inf), *bounds)
     _, slope = _polynomial(coefficients, t)
-    noise = _pre_edge_noise(flat, energies, rule, line)
     level = rule.line[0] + 0.5 * rule.jump[0]
-    powers = t[None] ** np.arange(tables.shape[1])[:, None]
+    powers = np.ones_like(coefficients)
+    for power in range(1, len(powers)):
+        np.multiply(powers[power - 1], t, out=powers[power])
     spread = np.full(pixels.size, float(level @ level))
-    for m in range(tables.shape[2]):
-        weight = sum(tables[:, power, m][start] * powers[power] for power in range(tables.shape[1]))
-        spread += np.square(weight)
+    for n, group in groups:
+        weights = tables[n].T @ powers[:, group]
+        spread[group] += np.einsum("mp,mp->p", weights, weights)
+    noise = _pre_edge_noise(flat, energies, rule, line)[pixels]
+    jump, found = jump[pixels], found[pixels]
     significant = (jump > LEAST_JUMP_SIGMA * noise * np.linalg.norm(rule.jump)) & (jump > 1e-6)
     good = found & significant & (slope > 0) & np.isfinite(t)
-    edge = np.where(good, rule.e0_ev + origin + t, np.nan)
-    return edge, np.where(good, noise * np.sqrt(spread) / np.where(slope > 0, slope, np.nan), np.nan)
+    edge, sigma = np.empty(pixels.size), np.empty(pixels.size)
+    edge[pixels] = np.where(good, rule.e0_ev + origin + t, np.nan)
+    sigma[pixels] = np.where(good, noise * np.sqrt(spread) / np.where(slope > 0, slope, np.nan), np.nan)
+    return edge, sigma
 
 
 def _crossing(above: Float32) -> tuple[np.ndarray, Mask]:
     """First sample at or above the level whose successor is too, and whether there is one with a sample below before it."""
     high = above >= 0
     both = high[:-1] & high[1:]
-    place = both.argmax(0)
-    found: Mask = both.any(0) & (place > 0)
+    place = np.zeros(above.shape[1], np.intp)
+    for row in range(len(both) - 1, 0, -1):  # numpy's argmax along the first axis takes five times as long
+        np.copyto(place, row, where=both[row])
+    found: Mask = (place > 0) & ~both[0]
     return np.where(found, place, 1), found
 
 
@@ -191,19 +202,27 @@ def _tables(near: Float) -> Float:
 
 
 def _polynomial(coefficients: Float, t: Float) -> tuple[Float, Float]:
-    value, slope = coefficients[-1], np.zeros_like(t)
+    value, slope = coefficients[-1].copy(), np.zeros_like(t)
     for one in coefficients[-2::-1]:
-        slope = slope * t + value
-        value = value * t + one
+        slope *= t
+        slope += value
+        value *= t
+        value += one
     return value, slope
+
+
+def _straight(energies: Float, line: Float32) -> Float32:
+    """Return lines (offset and slope, (2, pixels)) at energies, (n, pixels)."""
+    return np.column_stack([np.ones_like(energies), energies]).astype(np.float32) @ line
 
 
 def _pre_edge_noise(flat: Float32, energies: Float, rule: Pieces, line: Float32) -> Float:
     """Return the standard deviation of a sample before the edge; with few samples drawn towards that of the image."""
     rows = rule.used[rule.pre]
-    rest = flat[rows[0] : rows[-1] + 1] - line[0]
-    rest -= np.multiply.outer((energies[rows[0] : rows[-1] + 1] - rule.e0_ev).astype(np.float32), line[1])
-    squares = np.einsum("np,np->p", rest, rest).astype(np.float64)
+    rest = _straight(energies[rows[0] : rows[-1] + 1] - rule.e0_ev, line)
+    rest -= flat[rows[0] : rows[-1] + 1]
+    np.square(rest, out=rest)
+    squares = rest.sum(0).astype(np.float64)
     freedom = max(len(rest) - 2, 0)
     own = squares / max(freedom, 1)
     typical = float(np.nanmedian(own)) if np.isfinite(own).any() else 0.0

@@ -13,17 +13,19 @@ from xbat_live.spectra.threads import in_threads
 
 LIMIT_SIGMA = 7.0
 MOST_WILD = 0.06
-_PIXELS_AT_ONCE = 1024
-_SAMPLE, _LEAST_SAMPLE = 768, 64
+_PIXELS_AT_ONCE = 8192
+_SAMPLE, _RUN, _LEAST_SAMPLE = 768, 4, 64
 _FUNCTIONS, _PIXELS_PER_FUNCTION = 12, 8
 _ROUNDS = 3
 _POWERS = 3
 _SPIKE_SIGMA = 8.0
+_TOGETHER, _MANY = 6, 160
+_ROWS_FOR_SCALE, _ENOUGH = 128, 192
 _MAD = 1.4826
 _MEAN_TO_SIGMA = float(np.sqrt(np.pi / 2))
 
 
-def mended(flat: Float32) -> tuple[np.ndarray, Float32]:
+def mended(flat: Float32, fine: slice) -> tuple[np.ndarray, Float32]:
     """Return the pixels that have wild samples, (m,), and their spectra with these samples replaced, (n, m).
 
     A pixel of which many samples would go is another spectrum, not a wild one: it is left as it is; so are pixels with gaps.
@@ -32,18 +34,25 @@ def mended(flat: Float32) -> tuple[np.ndarray, Float32]:
     ----------
     flat
         Spectra, ascending in energy, (n, pixels).
+    fine
+        Samples that matter one by one. Of many others the mean of a few is looked at first: there only what stands out of it matters.
     """
     functions = _functions(flat)
     nothing = np.zeros(0, np.int64), np.zeros((len(flat), 0), np.float32)
     if functions is None:
         return nothing
+    few = _few(functions.T, fine)
+    back = np.ascontiguousarray(np.linalg.qr(few)[0])
+    onto = np.ascontiguousarray(back.T)
+    every = max(len(few) // _ROWS_FOR_SCALE, 1)
 
     def suspicious(start: int) -> np.ndarray:
-        part = flat[:, start : start + _PIXELS_AT_ONCE]
-        rest = functions.T @ (functions @ part)
+        part = _few(flat[:, start : start + _PIXELS_AT_ONCE], fine)
+        rest = back @ (onto @ part)
         rest -= part
-        np.abs(rest, out=rest)
-        return start + np.flatnonzero(rest.max(0) > LIMIT_SIGMA * _MEAN_TO_SIGMA * rest.mean(0) + 1e-6)
+        highest = np.maximum(rest.max(0), -rest.min(0))
+        scale = np.abs(rest[::every]).mean(0)
+        return start + np.flatnonzero(highest > LIMIT_SIGMA * _MEAN_TO_SIGMA * scale + 1e-6)
 
     found = in_threads(suspicious, range(0, flat.shape[1], _PIXELS_AT_ONCE))
     pixels = np.concatenate(found)
@@ -57,21 +66,43 @@ def mended(flat: Float32) -> tuple[np.ndarray, Float32]:
     return pixels, spectra
 
 
+def _few(spectra: Float32, fine: slice) -> Float32:
+    """Return the samples of `fine` and, where there are many others, sums of `_TOGETHER` of these with the noise of one, (fewer, pixels)."""
+    others = fine.start + len(spectra) - fine.stop
+    if others < _MANY:
+        return spectra
+    # None is left out: what does not fill a sum joins the fine ones.
+    low = fine.start - fine.start % _TOGETHER
+    high = fine.stop + (len(spectra) - fine.stop) % _TOGETHER
+    result = np.empty((high - low + (low + len(spectra) - high) // _TOGETHER, spectra.shape[1]), np.float32)
+    sums = result[: -(high - low)]
+    for more in range(_TOGETHER):
+        before, after = spectra[more:low:_TOGETHER], spectra[high + more :: _TOGETHER]
+        for place, side in ((sums[: len(before)], before), (sums[len(before) :], after)):
+            np.copyto(place, side) if more == 0 else np.add(place, side, out=place)
+    sums *= np.float32(1 / np.sqrt(_TOGETHER))
+    result[len(sums) :] = spectra[low:high]
+    return result
+
+
 def _functions(flat: Float32) -> Float32 | None:
     """Return orthonormal functions of energy, (r, n), that most pixels are made of; None when there are too few pixels."""
-    step = max(flat.shape[1] // _SAMPLE, 2)
-    count = (flat.shape[1] - 1) // step
-    chosen, beside = flat[:, : count * step : step], flat[:, 1 : count * step + 1 : step]
-    whole = np.isfinite(chosen).all(0) & np.isfinite(beside).all(0)
-    chosen, beside = chosen[:, whole], beside[:, whole]
+    # Short runs of pixels, which memory delivers together; each beside the next one.
+    every = max(flat.shape[1] * _RUN // _SAMPLE, _RUN + 1)
+    runs = flat.shape[1] // every
+    taken = flat[:, : runs * every].reshape(len(flat), runs, every)[:, :, : _RUN + 1]
+    chosen, beside = (taken[:, :, n : n + _RUN].reshape(len(flat), -1) for n in (0, 1))
+    whole = np.isfinite(chosen.sum(0)) & np.isfinite(beside.sum(0))
+    if not whole.all():
+        chosen, beside = chosen[:, whole], beside[:, whole]
     if chosen.shape[1] < _LEAST_SAMPLE or len(chosen) < 2 * _FUNCTIONS:
         return None
     # Against the pixel beside, which has nearly the same energy shift: what is left at an edge is no spike.
     bend = chosen - beside
     bend = np.abs(bend[1:-1] - 0.5 * (bend[:-2] + bend[2:]))
-    bend /= _MAD * np.median(bend, axis=1)[:, None] + 1e-9
-    bend /= np.median(bend, axis=0) * _MAD + 1e-9
-    calm = chosen[:, bend.max(0) < _SPIKE_SIGMA]
+    bend /= _MAD * np.median(bend[:, :: max(bend.shape[1] // _ENOUGH, 1)], axis=1)[:, None] + 1e-9
+    typical = np.median(bend[:: max(len(bend) // _ENOUGH, 1)], axis=0) * _MAD + 1e-9
+    calm = chosen[:, bend.max(0) < _SPIKE_SIGMA * typical]
     rank = min(_FUNCTIONS, calm.shape[1] // _PIXELS_PER_FUNCTION)
     if rank < 3:
         return None
