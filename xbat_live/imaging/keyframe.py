@@ -46,6 +46,7 @@ class Keyframe:
         self.own_covariance: Float | None = None
         self._kernel_sum: Float = np.zeros(3)
         self._kernel_count = 0
+        self._waiting: list[PairShift] = []
 
     @property
     def kernel_baseline(self) -> Float:
@@ -73,26 +74,34 @@ class Keyframe:
     def absorb(self, pair: PairShift) -> None:
         """Average a sharp frame of the same material into the cached spectrum.
 
-        Up to `MOST_AVERAGED` frames: less noise for registration and blur; then frozen, so that the template cannot walk away.
+        Up to `MOST_AVERAGED` frames: less noise for registration and blur; then frozen, so that the template cannot walk away. They are
+        taken in when they double the number, one, two and four at a time: the first ones matter most, and each time costs a fifth of a
+        registration.
         """
         central = self.central
         if central is None or pair.reference is not central.polar or central.averaged >= MOST_AVERAGED:
             return
-        window = pair.window
+        self._waiting.append(pair)
+        if len(self._waiting) < central.averaged:
+            return
+        taken, self._waiting = self._waiting, []
         if central.averaged == 1:
             # The frames averaged in are all aligned on the noise of the first: their mean lies off by that, half of this pair's error.
             self.own_covariance = pair.covariance / 2
-        central.averaged += 1
-        share = np.float32(1 / central.averaged)
-        spectrum = _mean(central.spectrum, pair.turned_spectrum(), share)
-        # Aligned on the sample, noise of the flat moves from frame to frame: it averages out at high frequencies first.
-        static_phase = _mean(central.static_phase, window.phase(pair.shift_yx), share)
+        window, spectrum, static_phase = pair.window, central.spectrum, central.static_phase
+        for one in taken:
+            central.averaged += 1
+            share = np.float32(1 / central.averaged)
+            spectrum = _mean(spectrum, one.turned_spectrum(), share)
+            # Aligned on the sample, noise of the flat moves from frame to frame: it averages out at high frequencies first.
+            static_phase = _mean(static_phase, window.phase(one.shift_yx), share)
+            central.lag_yx = central.lag_yx + (one.lag_yx - central.lag_yx) / central.averaged
         polar = window.polar(spectrum)
+        assert static_phase is not None
         kept = static_phase.real**2
         kept += static_phase.imag**2
         static = pair.static_power * (window.polar_mean(kept) - window.noise_mean(kept))
         floor = np.maximum(polar.noise + static, polar.noise)
-        central.lag_yx = central.lag_yx + (pair.lag_yx - central.lag_yx) / central.averaged
         central.replace_spectrum(spectrum, PolarPower(polar.power, polar.noise, floor), static_phase)
 
 

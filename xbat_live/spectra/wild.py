@@ -67,7 +67,7 @@ def mended(flat: Float32, fine: slice) -> tuple[np.ndarray, Float32]:
 
 
 def _few(spectra: Float32, fine: slice) -> Float32:
-    """Return the samples of `fine` and, where there are many others, sums of `_TOGETHER` of these with the noise of one, (fewer, pixels)."""
+    """Return the samples of `fine` and, where there are many others, sums of `_TOGETHER` of these with the noise of one."""
     others = fine.start + len(spectra) - fine.stop
     if others < _MANY:
         return spectra

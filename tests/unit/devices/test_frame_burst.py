@@ -140,6 +140,6 @@ def test_frames_that_do_not_come_fail_the_flight_when_the_camera_is_given_up(bur
     burst.take(10)
     burst.kickoff()
     completed = burst.complete()
-    with pytest.raises(TimeoutError, match="burst: not all frames came within 0.05 s"):
+    with pytest.raises(TimeoutError, match=r"burst: not all frames came within 0\.05 s"):
         completed.wait(timeout=2)
     burst.leave()
