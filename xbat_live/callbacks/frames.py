@@ -87,6 +87,8 @@ class FrameReader:
         self.patience_s = patience_s
         self._path: Path | None = None
         self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}
+        self._rows: dict[str, int] = {}
 
     def read(self, address: FrameAddress) -> NDArray[np.uint16]:
         """Return the frame, shape (ny, nx), in the file's dtype.
@@ -99,22 +101,30 @@ class FrameReader:
         deadline_s = time.monotonic() + self.patience_s
         while True:
             try:
-                dataset = self._open(address.path)[address.dataset]
-                dataset.refresh()
-                if address.index < dataset.shape[0]:
+                dataset = self._dataset(address)
+                if address.index >= self._rows.get(address.dataset, 0):
+                    dataset.refresh()
+                    self._rows[address.dataset] = dataset.shape[0]
+                if address.index < self._rows[address.dataset]:
                     frame: NDArray[np.uint16] = dataset[address.index]
                     return frame
-                problem = f"only {dataset.shape[0]} frames there"
+                problem = f"only {self._rows[address.dataset]} frames there"
             except (OSError, KeyError) as error:
                 problem = str(error)
-                self.close()
+                self._release()
             if time.monotonic() > deadline_s:
                 raise FrameNotFound(f"{address.path}:{address.dataset}[{address.index}] cannot be read: {problem}")
             time.sleep(0.005)
 
+    def _dataset(self, address: FrameAddress) -> h5py.Dataset:
+        file = self._open(address.path)
+        if address.dataset not in self._datasets:  # looking a dataset up takes longer than reading a small frame
+            self._datasets[address.dataset] = file[address.dataset]
+        return self._datasets[address.dataset]
+
     def _open(self, path: Path) -> h5py.File:
         if self._path != path:
-            self.close()
+            self._release()
         if self._file is None:
             self._file = h5py.File(path, "r", libver="latest", swmr=True)
             self._path = path
@@ -122,6 +132,11 @@ class FrameReader:
 
     def close(self) -> None:
         """Let go of the file."""
+        self._release()
+
+    def _release(self) -> None:
+        self._datasets.clear()
+        self._rows.clear()
         if self._file is not None:
             self._file.close()
         self._file = self._path = None

@@ -29,7 +29,10 @@ class RunningMean:
         if frame.shape != self.mean.shape:
             self.count, self.mean = 0, np.zeros(frame.shape, np.float32)
         self.count += 1
-        self.mean = self.mean + (frame - self.mean) / np.float32(min(self.count, self.most))
+        mean = frame - self.mean  # a new array: what was handed out as mean stays what it was
+        mean *= np.float32(1 / min(self.count, self.most))
+        mean += self.mean
+        self.mean = mean
 
 
 def same_light(one: tuple[float, float], other: tuple[float, float]) -> bool:

@@ -69,7 +69,8 @@ def replay_documents(
         ledger, notes = stack.enter_context(
             ledger_at_start(recording, wall=director.wall_s, monotonic=director.account_s)
         )
-        reader = MovingReader()
+        places = [exposure.frame for exposure in recording.exposures]
+        reader = MovingReader([FrameAddress(place.file, place.dataset, place.index) for place in places])
         begun = begun_position(recording.start.get("dose", {}))
         analysis = make_analysis(config, begun, reader=reader)
         stack.callback(analysis.close)
