@@ -1,8 +1,11 @@
 """What a run is when it comes back from Tiled: the same frames, the same values, valid documents."""
 
+import json
 import os
+import re
 import sys
 import time
+import uuid
 import warnings
 from pathlib import Path
 
@@ -36,6 +39,7 @@ from xbat_live.archive import (
     store_analysis,
 )
 from xbat_live.archive.search import Criteria, search_runs
+from xbat_live.archive.upload import LiveRunWriter
 from xbat_live.exchange.export import export_run
 
 __all__ = ["client", "frames_directory", "tiled_server"]
@@ -106,6 +110,40 @@ def test_every_event_gets_its_own_frame_bit_for_bit(sequence, tiled_server, clie
         open_run(client, uid).frame_stack("primary", direct=False)[:],
         frames_of_events(camera.path, sequence, "primary"),
     )
+
+
+def test_the_run_in_tiled_does_not_depend_on_how_many_documents_went_together(tiled_server, client, camera):
+    """One by one, a few, all: the same run, for fewer requests; one per document is why an archive fell behind its run."""
+    sequence = "dark flat primary primary! primary flat! flat primary primary dark primary primary".split()
+    documents: list[str] = []
+    RunEngine({}, context_managers=[])(frame_plan(camera, sequence), lambda *item: documents.append(json.dumps(item)))
+    requests = {}
+    for together in (1, 5, len(documents)):
+        sent = []
+        client.context.http_client.event_hooks["request"].append(sent.append)
+        writer = LiveRunWriter(client)
+        for number, item in enumerate(_other_uids(documents, str(together)), start=1):
+            writer(*json.loads(item))
+            if number % together == 0 and number < len(documents):
+                writer.flush()
+        client.context.http_client.event_hooks["request"].remove(sent.append)
+        requests[together] = len(sent)
+        run = open_run(client, "last")
+        for stream in ("primary", "flat", "dark"):
+            expected = frames_of_events(camera.path, sequence, stream)
+            np.testing.assert_array_equal(run.frame_stack(stream, direct=False)[:], expected)
+            assert list(run.events(stream)["seq_num"]) == list(range(1, len(expected) + 1))
+        assert run.client.validate(fix_errors=False, raise_on_error=True)
+    assert requests[len(documents)] < requests[5] < requests[1]
+
+
+def _other_uids(documents, seed):
+    """The documents of another run that was the same."""
+
+    def other(found):
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, seed + found[0]))
+
+    return [re.sub(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", other, document) for document in documents]
 
 
 def test_frames_can_be_read_while_the_run_goes_on(tiled_server, client, camera, tmp_path):

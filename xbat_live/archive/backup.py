@@ -130,7 +130,7 @@ def _insert(client: Any, path: Path, uid: str, documents: int) -> RepairResult:
         path.unlink()
         return RepairResult(uid=uid, action="present", documents=documents)
     replaced = remove_run(client, uid)
-    write = make_tiled_writer(client, live=False)
+    write = make_tiled_writer(client)
     cut_off = True
     closing, summary = _Closing(), RunSummary()
     for name, doc in read_journal(path):

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LIVE_BATCH = 2
+_LEAST_BATCH, _MOST_BATCH = 2, 200
 _LIVE_REST = 2.0
-_BATCH = 20
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
 _SERVER_ERRORS_ALLOWED = 3
 _SILENCE_S = 3.0
@@ -328,8 +327,10 @@ class ArchiveWriter:
             while not self._abandoned:
                 live = not run.journal.complete
                 started_s = time.monotonic()
-                limit = _LIVE_BATCH if live else _BATCH
-                if not upload.advance(self._client, recorded=run.journal.recorded, limit=limit, live=live):
+                recorded = run.journal.recorded
+                # All that is waiting goes together: the farther behind, the faster.
+                limit = min(max(recorded - upload.sent, _LEAST_BATCH), _MOST_BATCH)
+                if not upload.advance(self._client, recorded=recorded, limit=limit):
                     return
                 if upload.finished:
                     self._finish(run)

@@ -150,7 +150,7 @@ def _write(client: Any, incoming: IncomingRun, frames: dict[str, PlacedFrames], 
     uid = incoming.record.start["uid"]
     total = sum(map(len, incoming.record.streams))
     try:
-        write: Callable[[str, dict[str, Any]], None] = make_tiled_writer(client, live=False)
+        write: Callable[[str, dict[str, Any]], None] = make_tiled_writer(client)
         done = 0
         for name, doc in documents(incoming.record, frames):
             write(name, doc)

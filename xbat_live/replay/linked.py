@@ -47,7 +47,7 @@ def store_replay(  # noqa: PLR0917 - what a replay consists of
 
     from xbat_live.archive.upload import make_tiled_writer
 
-    writer = make_tiled_writer(client, live=False)
+    writer = make_tiled_writer(client)
     documents = list(_documents(recording, config, changes, outcome, comparison))
     try:
         for name, document in documents:
