@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import xbat_live.cli  # noqa: F401 - one thread of the BLAS, as in the command
 from xbat_live.archive import open_archive
 from xbat_live.replay import compare, load_run, replay_config, replay_documents
 

@@ -91,6 +91,8 @@ class AnalysedFrame:
             "drift_rate_x_um_min": place.rate_yx_um_per_min[1],
             "jitter_y_um": place.jitter_yx_um[0],
             "jitter_x_um": place.jitter_yx_um[1],
+            "jitter_rms_y_um": place.jitter_rms_yx_um[0],
+            "jitter_rms_x_um": place.jitter_rms_yx_um[1],
             "dose_gy": self.dose_gy,
             "dose_fraction": self.dose_gy / self.dose_limit_gy,
             "elapsed_ms": verdict.elapsed_ms,

@@ -28,12 +28,15 @@ class TrackedPosition:
         Slow and random part of the sample's displacement against the stage, shape (2,), um.
     rate_yx_um_per_min
         Rate of the slow part, shape (2,), um/min.
+    jitter_rms_yx_um
+        Standard deviation of the random part over the last frames, shape (2,), um.
     """
 
     sample_yx_um: Vector
     drift_yx_um: Vector
     jitter_yx_um: Vector
     rate_yx_um_per_min: Vector
+    jitter_rms_yx_um: Vector
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class DriftTracker:
     drift_yx_um: Vector = field(default_factory=lambda: np.zeros(2))
     sigma_um: float = 0.0
     rate_yx_um_per_min: Vector = field(default_factory=lambda: np.zeros(2))
+    jitter_rms_yx_um: Vector = field(default_factory=lambda: np.full(2, np.nan))
     _references: dict[str, _Reference] = field(default_factory=dict)
     _last: dict[str, tuple[Vector, Vector]] = field(default_factory=dict)
 
@@ -152,7 +156,11 @@ class DriftTracker:
             self.drift_yx_um, self.sigma_um = np.array([begin.drift_y_um, begin.drift_x_um]), begin.sigma_um
         if not verdict.accepted:
             return TrackedPosition(
-                stage_yx_um - self.drift_yx_um, self.drift_yx_um.copy(), np.zeros(2), self.rate_yx_um_per_min.copy()
+                stage_yx_um - self.drift_yx_um,
+                self.drift_yx_um.copy(),
+                np.zeros(2),
+                self.rate_yx_um_per_min.copy(),
+                self.jitter_rms_yx_um.copy(),
             )
         shift_um = self.image_to_stage @ np.asarray(verdict.shift_yx_px, float) * self.pixel_size_um
         sigma_um = np.sqrt(self.image_to_stage**2 @ np.asarray(verdict.sigma_yx_px, float) ** 2) * self.pixel_size_um
@@ -172,9 +180,11 @@ class DriftTracker:
         motion = self.model.update(t_s, displacement, sigma_um)
         self.drift_yx_um = np.asarray(motion.drift_yx_um, float)
         self.rate_yx_um_per_min = np.asarray(motion.rate_um_per_min, float)
+        self.jitter_rms_yx_um = np.asarray(motion.jitter_rms_yx_um, float)
         return TrackedPosition(
             stage_yx_um - displacement,
             self.drift_yx_um.copy(),
             displacement - self.drift_yx_um,
             self.rate_yx_um_per_min.copy(),
+            self.jitter_rms_yx_um.copy(),
         )

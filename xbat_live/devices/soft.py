@@ -146,6 +146,8 @@ class AnalysisRecord(SoftRecord):
     drift_rate_x_um_min = Cpt(SoftSignal, value=_NAN, units="um/min")
     jitter_y_um = Cpt(SoftSignal, value=_NAN, units="um")
     jitter_x_um = Cpt(SoftSignal, value=_NAN, units="um")
+    jitter_rms_y_um = Cpt(SoftSignal, value=_NAN, units="um")
+    jitter_rms_x_um = Cpt(SoftSignal, value=_NAN, units="um")
     dose_gy = Cpt(SoftSignal, value=_NAN, units="Gy")
     dose_fraction = Cpt(SoftSignal, value=_NAN)
     open_time_s = Cpt(SoftSignal, value=_NAN, units="s")

@@ -133,6 +133,7 @@ _FIELDS = (
     *("shift_y_px", "shift_x_px", "sigma_y_px", "sigma_x_px", "confidence", "keyframe_id", "blur_score"),
     *("blur_extent_px", "blur_extent_um", "blur_angle_deg", "blur_kind", "sample_y_um", "sample_x_um"),
     *("drift_y_um", "drift_x_um", "drift_rate_y_um_min", "drift_rate_x_um_min", "jitter_y_um", "jitter_x_um"),
+    *("jitter_rms_y_um", "jitter_rms_x_um"),
     *("dose_gy", "dose_fraction"),
 )
 _WHOLE = {"seq_num", "after", "spot", "accepted", "keyframe_id"}

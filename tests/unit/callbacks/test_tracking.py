@@ -49,6 +49,17 @@ def test_a_new_spot_takes_the_drift_over():
     assert place.sample_yx_um == pytest.approx(np.array([50.0, 0.0]) - before, abs=0.3)
 
 
+def test_every_frame_tells_how_large_the_jitter_has_been():
+    """Twice as large across as up: of 120 frames, the last 64 count, so within some 20 %."""
+    tracker, rng = DriftTracker(PIXEL_UM), np.random.default_rng(3)
+    for step in range(120):
+        moved = np.array([0.05 * step, 0.0]) + rng.normal(0, (0.1, 0.2))
+        place = tracker.update("0/A", step * 60.0, verdict(image_shift_px(moved, (0.0, 0.0))), np.zeros(2))
+    assert place.jitter_rms_yx_um == pytest.approx([0.1, 0.2], rel=0.2)
+    rejected = tracker.update("0/A", 120 * 60.0, verdict((0.0, 0.0), accepted=False), np.zeros(2))
+    assert rejected.jitter_rms_yx_um == pytest.approx(place.jitter_rms_yx_um)
+
+
 def test_a_rejected_frame_moves_nothing():
     tracker = DriftTracker(PIXEL_UM)
     tracker.update("0/A", 0.0, verdict((0.0, 0.0)), np.zeros(2))
