@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import pytest
 from tiled.queries import SpecsQuery
 
 import xbat_live
+from xbat_live.live.following import FeedClient, find_feeds
+from xbat_live.live.store import LiveStore
 
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(300)]
 FRAMES = 60
@@ -30,8 +33,24 @@ def start(folder, *changes):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": ""},
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "", "XBAT_RUNTIME_DIR": str(folder / "rt")},
     )
+
+
+def watch(folder, store):
+    """See what a page would: the messages of the run's feed, until its process ends."""
+
+    def look():
+        while not (feeds := find_feeds(folder / "rt")):
+            time.sleep(0.05)
+        with FeedClient(feeds[0]) as feed:
+            for message in feed.messages(1.0):
+                if message is not None and message.get("type") == "data":
+                    store.apply(message)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    return thread
 
 
 def state_of(folder):
@@ -83,16 +102,19 @@ def killed_and_resumed(tmp_path_factory):
         os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
         before = state_of(folder)
+        shown = LiveStore()
         second = start(folder, channel, *archive)
+        watching = watch(folder, shown)
         output, errors = second.communicate(timeout=200)
+        watching.join(20)
         assert second.returncode == 0, errors
         simulator.terminate()  # writes the truth
         with connected(server) as client:
-            yield folder, before, json.loads(output.splitlines()[-1]), client
+            yield folder, before, json.loads(output.splitlines()[-1]), client, shown
 
 
 def test_it_goes_on_with_the_next_cube(killed_and_resumed):
-    folder, before, result, _ = killed_and_resumed
+    folder, before, result, *_ = killed_and_resumed
     assert (before["cubes"], before["open_cube"], before["done"]["ocv"]) == (4, 3, 1)
     after = state_of(folder)
     assert after["complete"]
@@ -103,7 +125,7 @@ def test_it_goes_on_with_the_next_cube(killed_and_resumed):
 
 
 def test_every_cube_is_an_event_with_its_frames_and_energies(killed_and_resumed):
-    folder, _, _, client = killed_and_resumed
+    folder, _, _, client, _ = killed_and_resumed
     run = client.search(SpecsQuery(["BlueskyRun"])).values().last()  # what was stored beside the runs is no run
     assert run.validate()
     names = [name for name, _ in run.documents()]
@@ -128,6 +150,17 @@ def test_every_cube_is_an_event_with_its_frames_and_energies(killed_and_resumed)
     assert rows >= FRAMES * numbers.size
 
 
+def test_a_page_sees_the_maps_and_the_curve_while_the_run_goes_on(killed_and_resumed):
+    """The second run's analysis reads I0 and foil from the files of the one that was killed."""
+    shown = killed_and_resumed[-1]
+    columns, rows = shown.columns["xas"], list(shown.series["xas"].rows)
+    edges = [dict(zip(columns, row, strict=True))["low_edge_ev"] for row in rows]
+    assert len(rows) >= 4
+    assert all(8335 < edge < 8350 for edge in edges)
+    assert shown.state["xas"]["place"] == "A"
+    assert len(shown.state["xas_maps"]["maps"]) >= 2
+
+
 def test_the_ledger_has_what_the_sample_got(killed_and_resumed):
     from xbat_live.config import load_config
     from xbat_live.dose_setup import open_account
@@ -146,7 +179,7 @@ def test_the_ledger_has_what_the_sample_got(killed_and_resumed):
 
 def test_it_is_analysed_after_the_run_with_what_the_killed_one_has(killed_and_resumed, tmp_path):
     """I0 and foil are in the run that was killed."""
-    folder, _, _, client = killed_and_resumed
+    folder, _, _, client, _ = killed_and_resumed
     served = ("--uri", str(client.context.api_uri), "--archive", str(folder / "archive"))
     xbat = [sys.executable, "-m", "xbat_live.cli.main"]
     repair = [*xbat, "archive", "repair", str(folder / "archive"), "--frames", str(folder / "frames")]

@@ -28,6 +28,7 @@ def connect(uri: str, api_key: str | None = None) -> Any:
     from tiled.client.constructors import from_context
     from tiled.client.context import Context
 
+    api_key = None if api_key is None else api_key.strip()  # as a file's content has it: with a line end
     _check_tiled(uri)  # the client itself would go on trying for 45 s
     timeout = httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     context, path = Context.from_any_uri(

@@ -138,6 +138,17 @@ class EnergySweep:
         angles = np.linspace(*self.ends_deg, self.n_frames)
         return tuple(energy_of_bragg_ev(angles, self.spacing_angstrom).tolist())
 
+    @property
+    def moving(self) -> bool:
+        """True while the move of the last cube goes on: it reaches beyond the energies, and may outlast the frames."""
+        return self._moved is not None and not self._moved.done
+
+    @property
+    def covered(self) -> float:
+        """Part of the planned range of energies that the last cube has by its encoder."""
+        first, last = energy_of_bragg_ev(np.array(self.ends_deg), self.spacing_angstrom)
+        return float(np.ptp(self.energy_ev) / abs(last - first))
+
     # -- flyer
 
     def kickoff(self) -> Status:

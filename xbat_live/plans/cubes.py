@@ -12,9 +12,10 @@ from bluesky.protocols import Readable
 from bluesky.utils import Msg, MsgGenerator
 
 from xbat_live.devices import CubeEnd, CubeRecord, CubeStart, EnergySweep, PointRecord, TxmBeamline
+from xbat_live.plans.exposure import ExposureFailed
 from xbat_live.plans.fly import Flown, guarded_flight
 from xbat_live.plans.guard import DoseGuard, close_shutter
-from xbat_live.plans.messages import put, read
+from xbat_live.plans.messages import put, read, sleep
 from xbat_live.plans.policies import Remedies
 from xbat_live.plans.protocols import CubeAnalysis
 
@@ -23,11 +24,14 @@ LEAST_OPEN = 0.98
 SAMPLE, I0, FOIL = "primary", "i0", "foil"
 _FRAME_TYPE = {SAMPLE: "Normal", FOIL: "Normal", I0: "FlatField"}
 _KIND = {SAMPLE: "sample", FOIL: "foil", I0: "i0"}
-_SAME = 1e-9
+_POLL_S = 0.02
+_NOT_THERE = 0.02
+LEAST_COVERED = 0.9
+"""Part of the planned energies that a cube has to have by its encoder."""
 
 
 class CubeCutShort(RuntimeError):  # noqa: N818
-    """The shutter was closed during a sweep; the dose is counted, the cube has no Event."""
+    """The shutter was closed during a sweep, or it lacks energies; the dose is counted, the cube has no Event."""
 
 
 @dataclass
@@ -46,6 +50,8 @@ class Cubes:
         Every other cube goes back from the last energy to the first; otherwise the monochromator returns with the shutter closed.
     rest_deg_s
         Speed of the Bragg axis between sweeps, deg/s; None: as it was found.
+    taken, begun
+        How many were taken, and which was begun last.
     """
 
     beamline: TxmBeamline
@@ -58,6 +64,7 @@ class Cubes:
     both_ways: bool = False
     rest_deg_s: float | None = None
     taken: int = field(default=0, init=False)
+    begun: CubeStart | None = field(default=None, init=False)
 
     def event_devices(self, stream: str) -> tuple[Readable, ...]:
         """Return what is read into the Event of a cube."""
@@ -105,10 +112,18 @@ class Cubes:
         for signal, value in wanted:
             if (yield from read(signal)) != value:
                 yield from put(signal, value)
-        start_deg, _ = sweep.way_deg
+        # A motor record that is sent elsewhere while it moves tells the end of the first move, and the second one seems to be over.
+        while sweep.moving:
+            yield from sleep(_POLL_S)
+        start_deg, end_deg = sweep.way_deg
         if self.rest_deg_s:
             yield from put(bragg.velocity, self.rest_deg_s)
         yield from bps.mv(bragg, start_deg)
+        at_deg = float((yield from read(bragg)))
+        if abs(at_deg - start_deg) > _NOT_THERE * abs(end_deg - start_deg):
+            raise ExposureFailed(
+                f"{bragg.name} stands at {at_deg:g} deg after a move to {start_deg:g} deg; does another program move it?"
+            )
         yield from put(bragg.velocity, sweep.velocity_deg_s)
 
     def take(
@@ -134,26 +149,25 @@ class Cubes:
         DoseRefused
             Before the shutter moves.
         CubeCutShort
-            The shutter was closed during the sweep. Stage the camera anew before the next one.
+            The shutter was closed during the sweep, or the monochromator did not sweep. Stage the camera anew before the next one.
         """
         sweep, point, analysis = self.sweep, self.point, self.analysis
         yield from self.prepare(stream)
 
         def begin(rows: Any) -> None:
+            self.begun = CubeStart(
+                number=number,
+                kind=_KIND[stream],
+                place=place,
+                file=rows.file,
+                dataset=rows.dataset,
+                first=rows.first,
+                first_captured=rows.first_captured,
+                n_frames=rows.count,
+                exposure_s=sweep.exposure_s,
+            )
             if analysis is not None:
-                analysis.begin_cube(
-                    CubeStart(
-                        number=number,
-                        kind=_KIND[stream],
-                        place=place,
-                        file=rows.file,
-                        dataset=rows.dataset,
-                        first=rows.first,
-                        first_captured=rows.first_captured,
-                        n_frames=rows.count,
-                        exposure_s=sweep.exposure_s,
-                    )
-                )
+                analysis.begin_cube(self.begun)
 
         def give_up(error: Exception) -> MsgGenerator[None]:
             if analysis is not None:
@@ -176,6 +190,13 @@ class Cubes:
             if analysis is not None:
                 analysis.abandon_cube(number)
             raise CubeCutShort(f"cube {number}: shutter open for {open_s:.3f} s of {sweep.beam_time_s:.3f} s")
+        if sweep.covered < LEAST_COVERED:
+            if analysis is not None:
+                analysis.abandon_cube(number)
+            low_ev, high_ev = float(sweep.energy_ev.min()), float(sweep.energy_ev.max())
+            raise CubeCutShort(
+                f"cube {number}: the encoder went from {low_ev:.1f} to {high_ev:.1f} eV only, {sweep.covered:.0%} of the planned energies"
+            )
         request, settlement = flown.reservation.request, flown.settlement
         point.fill(
             field=place or _KIND[stream],

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-from xbat_live.devices import PotentiostatError, PotentiostatStep, XasRecord
+from xbat_live.devices import CubeEnd, CubeStart, PotentiostatError, PotentiostatStep, XasRecord
 from xbat_live.dose import DoseRefused
 from xbat_live.plans._blocking import call_in
 from xbat_live.plans.cubes import FOIL, I0, SAMPLE, CubeCutShort, Cubes
@@ -58,6 +60,7 @@ class Protocol:
         counts, state = self.counts, self.state
         x_um, y_um = state.places_um.setdefault(IRRADIATED, self.places.irradiated_um)
         irradiated = self._irradiated = Location(IRRADIATED, 0, x_um, y_um)
+        yield from self._hand_over_references()
         yield from self._references("at the start")
         yield from self._step("ocv", self.open_circuit, f"spot #{irradiated} before the charge")
         yield from self._measure("ocv", irradiated, counts.ocv)
@@ -74,6 +77,24 @@ class Protocol:
         yield from self._step("end", self.open_circuit, "protocol finished")
         yield from self._remember(complete=True)
         return "completed"
+
+    def _hand_over_references(self) -> MsgGenerator[None]:
+        """Let the live analysis read the cubes of I0 and foil that an earlier run has taken."""
+        live = self.cubes.analysis
+        if live is None or not self.state.reference_cubes:
+            return
+        missing = set()
+        for plain in self.state.reference_cubes:
+            fields = {name: value for name, value in plain.items() if name != "phase"}
+            cube = CubeStart(**fields | {"file": Path(fields["file"])})
+            if not cube.file.is_file():
+                missing.add(str(cube.file))
+                continue
+            live.begin_cube(cube)
+            live.end_cube(cube.number, CubeEnd(0.0, 0.0, math.nan))
+        if missing:
+            what = f"I0 or foil of an earlier run are gone ({', '.join(sorted(missing))}): no live maps until they are taken again"
+            yield from decide(self.series, "alarm", what, threshold=math.nan, kind="references")
 
     def _references(self, when: str) -> MsgGenerator[None]:
         yield from self._reference(f"I0 {when}", I0, self.places.reference_um, self.counts.i0)
@@ -226,6 +247,9 @@ class Protocol:
         if location is not None:
             series.frames += 1
             location.exposures += 1
+        if stream != SAMPLE and self.cubes.begun is not None:
+            begun = self.cubes.begun
+            state.keep_reference(phase, asdict(begun) | {"file": str(begun.file)})
         state.open_cube = None
         state.done[phase] = self._count(phase) + 1
         state.beam_s[label] = place_s + flown.settlement.open_time_s

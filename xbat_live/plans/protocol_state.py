@@ -45,6 +45,9 @@ class ProtocolState:
         ledger, its frames are in the file, it is not taken again under its number.
     lost
         Numbers of such cubes.
+    reference_cubes
+        Where the cubes of I0 and foil lie that hold at present: fields of `xbat_live.devices.CubeStart`, and the phase. The live analysis
+        of a run that goes on needs them.
     complete
         The whole protocol is over.
     """
@@ -60,12 +63,18 @@ class ProtocolState:
     beam_s: dict[str, float] = field(default_factory=dict)
     open_cube: int | None = None
     lost: list[int] = field(default_factory=list)
+    reference_cubes: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = False
 
     @property
     def resumed(self) -> bool:
         """True when an earlier run has begun it."""
         return bool(self.runs)
+
+    def keep_reference(self, phase: str, cube: dict[str, Any]) -> None:
+        """Note a cube of I0 or foil, as plain data; those of its kind from another phase hold no longer."""
+        kept = [old for old in self.reference_cubes if old["kind"] != cube["kind"] or old["phase"] == phase]
+        self.reference_cubes = [*kept, {"phase": phase, **cube}]
 
     def begin_phase(self, name: str) -> float:
         """Note when a phase began, unless it has; return that, s since 1970."""

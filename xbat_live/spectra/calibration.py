@@ -23,6 +23,7 @@ LEAST_JUMP_SIGMA = 8.0
 MOST_SHIFT_EV = 100.0
 LIMIT_SIGMA = 6.0
 _MEAN_TO_SIGMA = float(np.sqrt(np.pi / 2))
+_MOST_NOISE = 3.0
 _ROUNDS = 4
 _CENTRAL = 0.2
 _MOST_START_EV = 20.0
@@ -154,7 +155,9 @@ class _Foil:
         before, after = foil[energies < e0 - 15].mean(0), foil[energies > e0 + 20].mean(0)
         self._line = np.stack([before, np.zeros(pixels)]).astype(np.float64)
         self._jump = np.maximum(after - before, 1e-6).astype(np.float64)
-        self._noise = float(np.median(np.abs(np.diff(foil[energies < e0 - 15], axis=0)))) * 1.4826 / np.sqrt(2)
+        own = np.median(np.abs(np.diff(foil[energies < e0 - 15], axis=0)), axis=0) * 1.4826 / np.sqrt(2)
+        self._noise = float(np.median(own))
+        self._own_noise = own / self._jump  # of every pixel, in units of its jump
         self.template: Template
 
     def run(self) -> None:
@@ -166,8 +169,10 @@ class _Foil:
         self._fit_template()
 
     def _fit_template(self, share: float = 1.0) -> None:
-        low, high = np.quantile(self.shift, [0.5 - share / 2, 0.5 + share / 2])
-        part = np.flatnonzero((self.shift >= low) & (self.shift <= high))
+        # Pixels at the beam's rim, with little light and a shift that is mostly noise, would spoil the template for all.
+        calm = self._own_noise <= _MOST_NOISE * np.median(self._own_noise)
+        low, high = np.quantile(self.shift[calm], [0.5 - share / 2, 0.5 + share / 2])
+        part = np.flatnonzero((self.shift >= low) & (self.shift <= high) & calm)
         part = part[:: max(1, -(-part.size // _MOST_TEMPLATE_PIXELS))]
         line = self._line[:, part].astype(np.float32)
         spectra = self._foil[:, part] - line[0]
@@ -202,6 +207,7 @@ class _Foil:
         noise = np.sqrt(np.einsum("np,np->p", rest, rest) / freedom)
         self._noise = float(np.median(noise))
         self.sigma = noise * self._unit_sigma
+        self._own_noise = noise / self._jump
 
     def _newton(self, basis: ShiftedReferences, gram: Float, sums: Float) -> None:
         """One Gauss-Newton step in shift and jump, exact at the centres of narrow bins."""

@@ -19,10 +19,11 @@ class StubAxis:
 
     def __init__(self):
         self.moves = []
+        self.status = None
 
     def set(self, position):
         self.moves.append(position)
-        return None
+        return self.status
 
     def stop(self, *, success=False):
         self.moves.append("stopped")
@@ -130,6 +131,28 @@ def test_a_sweep_without_energies_is_an_error(frame_file, spoil, told):
     sweep.kickoff().wait(2)
     with pytest.raises(SweepError, match=told):
         sweep.complete().wait(2)
+
+
+def test_a_monochromator_that_hardly_moved_is_told_by_its_encoder(frame_file):
+    """A cube like that once had an Event, with the same energy in nearly every frame."""
+    sweep = sweep_of(frame_file)
+    fly(sweep)
+    assert sweep.covered == pytest.approx(1.0, abs=0.02)
+    with h5py.File(frame_file, "r+") as file:
+        file["/entry/instrument/NDAttributes/MonoBragg"][2:8] = [12.90, 12.88, 12.87, 12.87, 12.87, 12.87]
+    fly(sweep)
+    assert sweep.covered < 0.05
+
+
+def test_the_move_of_a_cube_may_outlast_its_frames(frame_file):
+    sweep = sweep_of(frame_file)
+    moved = sweep.mono.bragg.status = Status()
+    assert not sweep.moving
+    fly(sweep)
+    assert sweep.moving
+    moved.set_finished()
+    moved.wait(2)
+    assert not sweep.moving
 
 
 def test_the_move_reaches_beyond_the_energies_in_both_directions(frame_file):

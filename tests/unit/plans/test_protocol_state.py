@@ -37,6 +37,21 @@ def test_it_goes_on_with_the_next_cube_and_tells_the_lost_one(tmp_path):
     assert state.begin_phase("charge") == state.begin_phase("charge")
 
 
+def test_the_references_that_hold_are_remembered_with_their_place_on_disk(tmp_path):
+    state = begun(tmp_path)
+    for phase, kind, number in (
+        ("I0 at the start", "i0", 0),
+        ("I0 at the start", "i0", 1),  # the mean of both holds
+        ("foil at the start", "foil", 2),
+        ("I0 in the charged state", "i0", 9),  # takes the place of the first two; the foil stays
+    ):
+        state.keep_reference(phase, {"kind": kind, "number": number, "file": "frames/1.h5"})
+    save_state(state)
+    kept = load_state(state.file, ARGUMENTS).reference_cubes
+    assert [(cube["kind"], cube["number"]) for cube in kept] == [("foil", 2), ("i0", 9)]
+    assert kept[0]["file"] == "frames/1.h5"
+
+
 def test_a_draft_that_was_left_behind_does_not_matter(tmp_path):
     before = begun(tmp_path)
     before.file.with_suffix(".part").write_text('{"version": 1, "cubes"')

@@ -42,6 +42,19 @@ def test_the_shift_map_is_right_to_a_hundredth_of_an_electronvolt(calibrated):
     assert error.std() <= 0.02
 
 
+def test_pixels_at_the_rim_of_the_beam_do_not_spoil_the_calibration():
+    """A third of the field has hardly any light: its spectra are noise as high as the jump, its shifts are 10 eV off."""
+    energies = np.linspace(8250.0, 8424.0, 60)
+    measured = measure(replace(SCENE, energy_ev=energies), seed=4)
+    foil = absorbance(measured.i0, measured.foil, measured.dark)
+    rim = np.zeros(foil.shape[1:], bool)
+    rim[:5], rim[-5:] = True, True
+    foil[:, rim] += np.random.default_rng(2).normal(0, 0.8, (len(energies), int(rim.sum()))).astype(np.float32)
+    error = calibrate_energy(foil, energies).shift_ev - measured.shift_ev
+    assert abs(np.median(error[~rim])) <= 0.1  # of energy steps of 3 eV
+    assert error[~rim].std() <= 0.05
+
+
 def test_edge_energies(calibrated):
     measured, sample, shift = calibrated
     error = edge_energy_map(sample, measured.energy_ev, shift.shift_ev).edge_ev - measured.edge_ev
