@@ -131,22 +131,30 @@ def report(run: Any, folder: Path, time_scale: float) -> None:
         events = run.events(stream)
         wanted += FRAMES * len(events)
         ends += [float(value) for value in events["time"]] if stream == "primary" else []
-    gaps, rates = [], []
+    gaps, rates, spread = [], [], []
     for file in (folder / "frames").glob("*.h5"):
         if "xas" in file.name:
             continue
         with h5py.File(file) as opened:
             attributes = opened["/entry/instrument/NDAttributes"]
-            taken += len(opened["/entry/data/data"])
+            taken += sum(len(opened[f"/entry/data/{name}"]) for name in ("data", "flat"))
             unique = np.asarray(attributes["NDArrayUniqueId"])
             stamps = np.asarray(attributes["NDArrayTimeStamp"])
-            steps = np.diff(stamps)
-            sweeping = steps < 0.5
-            rates.append(1 / float(np.median(steps[sweeping])))
-            gaps += steps[(steps > 1.5 * SWEEP_S / FRAMES) & sweeping].tolist()
             assert (np.diff(unique) == 1).all()
+        if len(stamps) < FRAMES:  # darks
+            continue
+        steps = np.diff(stamps)
+        within = np.arange(1, len(stamps)) % FRAMES != 0
+        rates.append(1 / float(np.median(steps[within])))
+        spread += (1e3 * steps[within]).tolist()
+        gaps += steps[(steps > 1.5 * SWEEP_S / FRAMES) & within].tolist()
     print(
         f"frames: {taken} in the file for {wanted} in Events, {len(gaps)} gaps within a cube, {np.mean(rates):.2f} a second"
+    )
+    print(
+        "from frame to frame: "
+        + ", ".join(f"{q} % {np.percentile(spread, q):.2f}" for q in (1, 25, 50, 75, 99))
+        + " ms"
     )
     steps = np.diff(ends)
     print(f"cubes: {len(ends)} of the sample, one every {np.median(steps):.2f} s, of which {SWEEP_S:g} s are the sweep")
@@ -163,6 +171,10 @@ def report(run: Any, folder: Path, time_scale: float) -> None:
     print(f"threshold of {THRESHOLD_GY / 1e6:g} MGy, {when}: {values} MGy")
     with np.load(folder / "twin" / "truth_dose.npz") as truth:
         got_gy = float(truth["dose_gy"].max())
+    (maps,) = (folder / "frames").glob("xas-*.h5")
+    with h5py.File(maps, "r", libver="latest", swmr=True) as opened:
+        mapped_gy = max(float(np.nanquantile(one, 0.999)) for one in opened["dose_gy"])
+    print(f"dose: highest of the maps {mapped_gy / got_gy:.4f} of it")
     print(
         f"dose: ledger {float(run.dose_map().max()) / got_gy:.4f} of what the simulated sample got ({got_gy / 1e3:.0f} kGy)"
     )

@@ -36,6 +36,10 @@ def xas_settings(config: ExperimentConfig) -> XasSettings:
 
     def rate_masks(i0: NDArray[np.float32], energy_ev: NDArray[np.float64], dark: NDArray[np.float32]) -> DoseMasks:
         bad = ~np.isfinite(i0).all(axis=0)
+        rows, columns = i0.shape[1:]
+        field_um = columns * pixel_um, rows * pixel_um
+        # What falls beside the camera's field irradiates nothing that is seen there.
+        inside = beam.profile.fraction_within(field_um)
         rates = dose_rate_map(
             np.nan_to_num(i0),
             energy_ev,
@@ -47,6 +51,7 @@ def xas_settings(config: ExperimentConfig) -> XasSettings:
             dark=dark,
             model=config.dose.model,
             bad_pixels=bad,
+            fraction_in_field=inside,
         )
         return dose_masks(rates, section.mask_step_gy_s, start_gy_s=section.mask_start_gy_s, pixel_size_um=pixel_um)
 

@@ -48,6 +48,10 @@ class Profile(Protocol):
         """Return pixel means, 1/cm2, odd shape, of the profile `offset_um` (x, y) off the middle pixel's centre."""
         ...
 
+    def fraction_within(self, size_um: tuple[float, float]) -> float:
+        """Return the part of all photons in a centred rectangle of `size_um` (x, y), um."""
+        ...
+
     def record(self) -> tuple[str, bytes | None]:
         """Return the definition as (JSON, array data) for the ledger; `profile_from_record` builds it again."""
         ...
@@ -125,6 +129,11 @@ class SuperGaussian:
             photons.append(np.diff(np.sign(edges) * inside))
         return _separable_kernel(photons[0], photons[1], grid_um)
 
+    def fraction_within(self, size_um: tuple[float, float]) -> float:
+        """Return the part of all photons in a centred rectangle of `size_um` (x, y), um."""
+        parts = zip(size_um, self.fwhm_um, strict=True)
+        return math.prod(float(gammainc(1 / self.order, math.log(2) * (a / b) ** self.order)) for a, b in parts)
+
     def record(self) -> tuple[str, bytes | None]:
         """See `Profile.record`."""
         return json.dumps({"kind": "super_gaussian", "fwhm_um": list(self.fwhm_um), "order": self.order}), None
@@ -170,6 +179,10 @@ class TopHat:
             edges = _edges(width_um / 2, grid_um, shift_um)
             photons.append(np.diff(np.clip(edges, -width_um / 2, width_um / 2)))
         return _separable_kernel(photons[0], photons[1], grid_um)
+
+    def fraction_within(self, size_um: tuple[float, float]) -> float:
+        """Return the part of all photons in a centred rectangle of `size_um` (x, y), um."""
+        return math.prod(min(a / b, 1.0) for a, b in zip(size_um, self.size_um, strict=True))
 
     def record(self) -> tuple[str, bytes | None]:
         """See `Profile.record`."""
@@ -250,6 +263,13 @@ class MeasuredProfile:
         if offset_um[0] == 0 and offset_um[1] == 0:
             return unpad(padded)
         return shift_padded(padded, offset_um[1] / grid_um, offset_um[0] / grid_um)
+
+    def fraction_within(self, size_um: tuple[float, float]) -> float:
+        """Return the part of all photons in a centred rectangle of `size_um` (x, y), um; pixels whose centre is inside count whole."""
+        inside = []
+        for count, length_um in zip(self.density_per_cm2.shape, size_um[::-1], strict=True):
+            inside.append(2 * np.abs(np.arange(count) - (count - 1) / 2) * self.pixel_size_um <= length_um)
+        return float(self.density_per_cm2[np.ix_(*inside)].sum() * self.pixel_size_um**2 * CM2_PER_UM2)
 
     def record(self) -> tuple[str, bytes | None]:
         """See `Profile.record`."""

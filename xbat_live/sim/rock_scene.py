@@ -182,22 +182,25 @@ class RockImager:
     def _noisy(self, mean: _Float32, sigma: _Float32, number: int) -> npt.NDArray[np.uint16]:
         """Return counts with noise: ``mean + sigma n`` in two passes, the second one rounds."""
         rows, columns = mean.shape
-        shape = (rows, BLOCK_PX, columns, BLOCK_PX)
+        shape = (rows, BLOCK_PX, columns * BLOCK_PX)
         if self._buffer is None or self._buffer.shape != shape:
             self._buffer = np.empty(shape, np.float32)
         rng = seeded(self._settings.seed, _STREAM, number)
         first, second = (int(rng.integers(0, extra)) for extra in _POOL_EXTRA_PX)
         pool = self._pool[first : first + rows * BLOCK_PX, second : second + columns * BLOCK_PX].reshape(shape)
-        np.multiply(pool, sigma[:, None, :, None], out=self._buffer)
-        level, full = (mean + np.float32(0.5))[:, None, :, None], float(self._settings.saturation_counts)
+        # Blocks are widened along the rows first: loops over four pixels each would take twice as long.
+        wide_sigma, wide_level = (np.repeat(part, BLOCK_PX, axis=1)[:, None, :] for part in (sigma, mean))
+        wide_level += np.float32(0.5)
+        np.multiply(pool, wide_sigma, out=self._buffer)
+        full = float(self._settings.saturation_counts)
         image = np.empty(shape, np.uint16)
         spread = 6 * float(sigma.max())
         if float(mean.max()) + spread > full or float(mean.min()) - 6 * float(sigma.min()) < 0:
-            self._buffer += level
+            self._buffer += wide_level
             np.clip(self._buffer, 0.0, full, out=self._buffer)
             np.copyto(image, self._buffer, casting="unsafe")
         else:
-            np.add(self._buffer, level, out=image, casting="unsafe")
+            np.add(self._buffer, wide_level, out=image, casting="unsafe")
         return image.reshape(rows * BLOCK_PX, columns * BLOCK_PX)
 
     def _light_hot_pixels(self, image: npt.NDArray[np.uint16], shot: Shot) -> None:

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xbat_live.config import make_config
 from xbat_live.dose import Beam, LayerStack, dose_masks, dose_rate_histogram, dose_rate_map, dose_rate_report, presets
+from xbat_live.dose_setup import make_beam, make_stack
+from xbat_live.sweep_setup import xas_settings
 
 ROCK = presets.cell("lno_rock")
 FLUX_PH_S = 1.041e12
@@ -319,3 +322,46 @@ def test_refused_with_a_useful_message(reason, action, message):
 def test_an_interval_that_is_not_there():
     with pytest.raises(IndexError, match=r"no interval 5; there are 1"):
         dose_masks([[1.0]]).mask(5)
+
+
+@pytest.mark.parametrize(
+    ("beam", "size_um", "expected"),
+    [
+        (Beam.top_hat(1.0, size_um=(100.0, 50.0)), (100.0, 50.0), 1.0),
+        (Beam.top_hat(1.0, size_um=(100.0, 50.0)), (50.0, 500.0), 0.5),  # half of its width, all of its height
+        (Beam.gaussian(1.0, fwhm_um=(100.0, 50.0)), (100.0, 1e4), 0.7610),  # erf(sqrt(ln 2)): between the half maxima
+        (
+            Beam.gaussian(1.0, fwhm_um=(2248.0, 829.0)),  # the paper's camera, as simulated
+            (3328.0, 1215.5),
+            math.erf(math.sqrt(math.log(2)) * 3328 / 2248) * math.erf(math.sqrt(math.log(2)) * 1215.5 / 829),
+        ),
+        (
+            Beam.measured(1.0, np.ones((8, 10)), 0.0, 1.0, 0.8),
+            (4.0, 8.0),
+            0.32,
+        ),  # four columns of ten, of the 80 % in the field
+    ],
+)
+def test_the_part_of_a_beam_in_a_field(beam, size_um, expected):
+    assert beam.profile.fraction_within(size_um) == pytest.approx(expected, abs=1e-4)
+
+
+def test_live_rates_do_not_count_photons_beside_the_field():
+    """The camera sees the middle of a larger beam: the rate there is that of the beam's peak, not all of its flux in the picture."""
+    config = make_config(
+        {
+            "sample": {"name": "lno", "cell": "lno_rock", "layer": "cathode", "material": "LiNiO2"},
+            "beam": {"flux": "1e12 ph/s", "energy": "8400 eV", "size": ["800 um", "400 um"]},
+            "camera": {"pixel_size": "10 um"},
+            "dose": {"limit": "1 GGy"},
+        }
+    )
+    y_um, x_um = ((np.arange(n) + 0.5 - n / 2) * 40.0 for n in (8, 16))  # binned pixels: 320 x 640 um of it
+    i0 = 1e4 * np.exp(-np.log(2) * ((2 * y_um[:, None] / 400) ** 2 + (2 * x_um / 800) ** 2))
+    energy_ev = np.linspace(8390.0, 8410.0, 5)
+    rates = xas_settings(config).rate_masks(
+        np.stack([i0] * 5).astype(np.float32), energy_ev, np.zeros((8, 16), np.float32)
+    )
+    beam, stack = make_beam(config), make_stack(config)
+    peak_gy_s = beam.peak_flux_density * stack.dose_per_fluence(8400.0, "cathode", "LiNiO2")
+    assert rates.rate_gy_s.max() == pytest.approx(peak_gy_s, rel=0.02)
