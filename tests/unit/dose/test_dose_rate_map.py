@@ -351,7 +351,7 @@ def test_live_rates_do_not_count_photons_beside_the_field():
     config = make_config(
         {
             "sample": {"name": "lno", "cell": "lno_rock", "layer": "cathode", "material": "LiNiO2"},
-            "beam": {"flux": "1e12 ph/s", "energy": "8400 eV", "size": ["800 um", "400 um"]},
+            "beam": {"flux": "1e12 ph/s", "energy": "8400 eV", "size": ["800 um", "400 um"], "order": 2},
             "camera": {"pixel_size": "10 um"},
             "dose": {"limit": "1 GGy"},
         }
