@@ -65,8 +65,8 @@ def replay(  # noqa: PLR0917 - options of a command
     """Decide a past run again and compare every decision with the recorded one: same, different, new, missing.
 
     With --iocs (the default) simulated IOCs play the run's frames, positions, flux, ring and potentiostat, and its plan runs again
-    against them. With --documents the recorded documents go through the same analysis, dose account and plan, without IOCs, some
-    hundred times faster. Both take parameters by --set. The sample's real ledger is only read.
+    against them. With --documents the recorded documents go through the same analysis, dose account and plan, without IOCs, as fast
+    as they can be worked off (demonstration: some 50 times). Both take parameters by --set. The sample's real ledger is only read.
 
     Exit codes: 0 every decision is the recorded one, 1 some are not, 2 the run cannot be replayed or an option is wrong.
 
