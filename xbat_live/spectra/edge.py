@@ -26,6 +26,7 @@ REACH_EV = 15.0
 _POINTS_BELOW, _POINTS_ABOVE = 4, 4
 _DEGREE = 5
 _PRIOR_FREEDOM = 10
+_ENOUGH_FOR_NOISE = 40
 _NEWTON_STEPS = 3
 _PIXELS_AT_ONCE = 16384
 
@@ -219,8 +220,9 @@ def _straight(energies: Float, line: Float32) -> Float32:
 def _pre_edge_noise(flat: Float32, energies: Float, rule: Pieces, line: Float32) -> Float:
     """Return the standard deviation of a sample before the edge; with few samples drawn towards that of the image."""
     rows = rule.used[rule.pre]
-    rest = _straight(energies[rows[0] : rows[-1] + 1] - rule.e0_ev, line)
-    rest -= flat[rows[0] : rows[-1] + 1]
+    some = slice(rows[0], rows[-1] + 1, max(1, len(rows) // _ENOUGH_FOR_NOISE))
+    rest = _straight(energies[some] - rule.e0_ev, line)
+    rest -= flat[some]
     np.square(rest, out=rest)
     squares = rest.sum(0).astype(np.float64)
     freedom = max(len(rest) - 2, 0)

@@ -14,7 +14,7 @@ from xbat_live.spectra.threads import in_threads
 LIMIT_SIGMA = 7.0
 MOST_WILD = 0.06
 _PIXELS_AT_ONCE = 8192
-_SAMPLE, _RUN, _LEAST_SAMPLE = 768, 4, 64
+_SAMPLE, _RUN, _LEAST_SAMPLE = 640, 4, 64
 _FUNCTIONS, _PIXELS_PER_FUNCTION = 12, 8
 _ROUNDS = 3
 _POWERS = 3

@@ -12,7 +12,7 @@ GAP_BEFORE_EV = 20.0
 MOST_BEFORE_EV = 200.0
 GAP_AFTER_EV = 30.0
 LEAST_PRE, LEAST_POST = 2, 3
-_SAMPLE_PIXELS, _RUN = 1024, 16
+_SAMPLE_PIXELS, _RUN = 512, 16
 _STEP_WIDTH_EV, _LONG_RANGE_EV, _ABOVE_OTHERS = 15.0, 120.0, 12.0
 _MAD = 1.4826
 _FEW_ROWS = 2  # faster one by one than as a product of matrices
@@ -52,7 +52,7 @@ class Pieces:
 
 
 def mean_spectrum(flat: Float32) -> Float:
-    """Return the median over about a thousand finite pixels of a cube (n, pixels), (n,).
+    """Return the median over some five hundred finite pixels of a cube (n, pixels), (n,).
 
     Raises
     ------
