@@ -428,9 +428,10 @@ def test_a_stop_from_the_page_reaches_a_run_whose_sockets_have_a_long_name(new_p
         page.until(lambda: "✓ stop" in page.text("reply"))
         assert steering.ended_by == "stop"
         assert steering.must_end
-        remarks = [
-            remark.values for remark in iter(steering.next_remark, None)
-        ]  # they become the run's stream `operator`
+        remarks = []  # they become Events of the run's stream `operator`
+        while (remark := steering.next_remark()) is not None:
+            remarks.append(remark.values)
+            steering.wrote(remark)
         (stop,) = (values for values in remarks if values["command"] == "stop")
         assert (stop["via"], stop["ok"]) == ("page", 1)
         assert "enough for today" in str(stop)
