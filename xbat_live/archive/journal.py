@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,22 @@ class Journal:
 
 
 def _make_locked(path: Path) -> int:
-    """Make a file that is locked before it can be seen: a repair that looks in between would take it for left behind."""
-    unseen = path.with_name(f".{path.name}.new")
+    """Make a file that is locked before it can be seen: a repair that looks in between would take it for left behind.
+
+    Its name is given by a link, which fails where another writer has come first: a rename would put that one's journal out of sight.
+    """
+    unseen = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     descriptor = lock_file(unseen, create=True)
     try:
-        unseen.rename(path)
+        os.link(unseen, path)
+    except FileExistsError as error:
+        os.close(descriptor)
+        raise JournalBusyError(f"{path}: is being written") from error
     except OSError:
         os.close(descriptor)
         raise
+    finally:
+        unseen.unlink(missing_ok=True)
     return descriptor
 
 

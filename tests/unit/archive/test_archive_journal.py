@@ -166,3 +166,16 @@ def test_a_new_journal_is_never_seen_unlocked(tmp_path, monkeypatch):
     look()
     assert found == ["run.jsonl"]
     journal.release()
+
+
+def test_a_second_writer_that_saw_no_file_yet_does_not_take_the_first_ones_place(tmp_path, monkeypatch):
+    """Between looking and making: the second journal was once renamed over the first, whose documents then were nowhere."""
+    first = Journal(tmp_path, "run")
+    first.append("start", START)
+    monkeypatch.setattr("pathlib.Path.exists", lambda self: False)
+    with pytest.raises(JournalBusyError, match="is being written"):
+        Journal(tmp_path, "run")
+    first.append("stop", {"run_start": "run"})
+    first.release()
+    assert [name for name, _ in read_journal(first.path)] == ["start", "stop"]
+    assert list(tmp_path.iterdir()) == [first.path]
