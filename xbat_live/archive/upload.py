@@ -126,21 +126,21 @@ class RunUpload:
                 raise FileExistsError(f"run {self.uid} is complete in Tiled already; it is left as it is")
             remove_run(client, self.uid)
             self._writer = LiveRunWriter(client)
-        count = 0
+        count, ended = 0, False
         with self.path.open("rb") as file:
             file.seek(self._offset)
-            while count < limit and self.sent < recorded:
+            while count < limit and self.sent + count < recorded and not ended:
                 item = json.loads(file.readline())
                 name, doc = item["name"], item["doc"]
                 self._writer(name, doc)
                 self._summary(name, doc)
                 self._offset = file.tell()
-                self.sent += 1
-                count += 1
-                if name == "stop":
-                    self._finish(client)
-                    return count
-        self._writer.flush()
+                count, ended = count + 1, name == "stop"
+        if ended:
+            self._finish(client)
+        else:
+            self._writer.flush()
+        self.sent += count  # now they are in Tiled, and not before
         return count
 
     def restart(self) -> None:

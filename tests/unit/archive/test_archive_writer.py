@@ -10,7 +10,8 @@ from bluesky import RunEngine
 from ophyd.sim import det, motor
 
 from xbat_live.archive import ArchiveError, ArchiveWriter
-from xbat_live.archive.journal import JournalBusyError, lock_file, read_journal
+from xbat_live.archive.journal import Journal, JournalBusyError, lock_file, read_journal
+from xbat_live.archive.upload import RunUpload
 
 
 @pytest.fixture
@@ -129,3 +130,29 @@ def test_progress_is_told_while_closing(writer):
     seen = []
     writer.close(timeout_s=10, progress=seen.append)
     assert seen[-1] == 1
+
+
+def test_documents_count_as_archived_when_tiled_has_them_and_not_before(tmp_path, monkeypatch):
+    """`backlog == 0` is what readers of a run under way, and its end, go by."""
+    journal = Journal(tmp_path, "run")
+    for name in ("start", "descriptor", "event"):
+        journal.append(name, {"uid": name})
+    journal.release()
+    upload, seen = RunUpload("run", journal.path), []
+
+    class Writer:
+        def __init__(self, client):
+            pass
+
+        def __call__(self, name, doc):
+            seen.append((name, upload.sent))
+
+        def flush(self):
+            seen.append(("flush", upload.sent))
+
+    monkeypatch.setattr("xbat_live.archive.upload.LiveRunWriter", Writer)
+    assert upload.advance({}, recorded=3, limit=2) == 2
+    assert upload.sent == 2
+    assert upload.advance({}, recorded=3, limit=2) == 1
+    assert upload.sent == 3
+    assert seen == [("start", 0), ("descriptor", 0), ("flush", 0), ("event", 2), ("flush", 2)]
