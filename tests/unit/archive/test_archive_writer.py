@@ -135,8 +135,9 @@ def test_progress_is_told_while_closing(writer):
 def test_documents_count_as_archived_when_tiled_has_them_and_not_before(tmp_path, monkeypatch):
     """`backlog == 0` is what readers of a run under way, and its end, go by."""
     journal = Journal(tmp_path, "run")
-    for name in ("start", "descriptor", "event"):
-        journal.append(name, {"uid": name})
+    RunEngine({}, context_managers=[])(
+        bp.count([det]), lambda name, doc: journal.append(name, doc) if name != "stop" else None
+    )
     journal.release()
     upload, seen = RunUpload("run", journal.path), []
 
