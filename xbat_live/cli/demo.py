@@ -64,7 +64,7 @@ def demo(  # noqa: PLR0917 - the options of a command
             f"operando run, {seconds:g} s, {TIME_SCALE:g} times faster than life; Ctrl-C ends it safely", style="bold"
         )
         state, summary, error = acquire(config, display, guard, feed=feed)
-        display.say("run ended, shutter closed; writing the last documents to Tiled")
+        display.say("run ended, shutter closed")
     relative = _shortest(folder)
     display.result(
         state,

@@ -26,6 +26,7 @@ _FRAME_TYPE = {SAMPLE: "Normal", FOIL: "Normal", I0: "FlatField"}
 _KIND = {SAMPLE: "sample", FOIL: "foil", I0: "i0"}
 _POLL_S = 0.02
 _NOT_THERE = 0.02
+_MOVE_ENDS_WITHIN_S = 30.0
 LEAST_COVERED = 0.9
 """Part of the planned energies that a cube has to have by its encoder."""
 
@@ -113,8 +114,14 @@ class Cubes:
             if (yield from read(signal)) != value:
                 yield from put(signal, value)
         # A motor record that is sent elsewhere while it moves tells the end of the first move, and the second one seems to be over.
+        waited_s = 0.0
         while sweep.moving:
+            if waited_s > _MOVE_ENDS_WITHIN_S:
+                raise ExposureFailed(
+                    f"{bragg.name} ({bragg.prefix}) still moves {waited_s:.0f} s after its sweep; look at the motor record's DMOV"
+                )
             yield from sleep(_POLL_S)
+            waited_s += _POLL_S
         start_deg, end_deg = sweep.way_deg
         if self.rest_deg_s:
             yield from put(bragg.velocity, self.rest_deg_s)

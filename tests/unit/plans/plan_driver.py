@@ -88,6 +88,7 @@ class Drive:
     open_time_s: float = 0.0
     timed: tuple[Any, float] | None = None  # group and seconds of a timed opening under way
     plain_opening_s: float = 0.06
+    camera_status: Callable[[], Any] | None = None  # of every trigger; None: done at once
     on_message: Callable[[Msg], None] = lambda message: None
 
     def commands(self) -> list[str]:
@@ -107,6 +108,7 @@ class Drive:
         if message.command == "trigger":
             if message.obj is beamline.camera:
                 beamline.camera.cam.detector_state.put("Acquire")
+                return self.camera_status() if self.camera_status else _done()
             return _done()
         if message.command in ("kickoff", "complete"):
             return _done()

@@ -15,6 +15,7 @@ from bluesky.utils import Msg
 from hypothesis import given
 from hypothesis import strategies as st
 from ophyd import Signal
+from ophyd.status import Status
 from plan_driver import Drive, FakeAnalysis, FakeCamera, InjectedFailure, drive, fake_beamline
 
 from xbat_live.devices import OpenFor, ShutterError
@@ -28,6 +29,7 @@ from xbat_live.plans import (
     dose_guard_wrapper,
     operando_txm_series,
 )
+from xbat_live.plans.exposure import POLL_S
 from xbat_live.plans.fly import largest
 
 FLUX = FluxCalibration(1e10, 100.0)
@@ -660,3 +662,27 @@ def test_a_real_stock_plan_is_taken_as_it_is(tmp_path):
         record = lab.guarded(bp.count([lab.beamline.camera], num=3))
         assert record.error is None
         assert record.opened == 3
+
+
+def test_the_beam_ends_when_what_was_reserved_is_over_whatever_the_camera_does(tmp_path, monkeypatch):
+    """A shutter without a time limit of its own, and a camera that never ends: it is given up long after the shutter has closed."""
+    never, now_s, told = Status(), [0.0], []
+    monkeypatch.setattr("xbat_live.plans.exposure.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    with laboratory(tmp_path, timed=PLAIN) as lab:
+
+        def look(message):
+            lab.look(message)
+            if message.command == "wait":
+                now_s[0] += POLL_S
+            if message.command == "set" and message.obj is lab.beamline.shutter:
+                told.append((message.args[0], now_s[0]))
+
+        plan = dose_guard_wrapper(count(lab, 1), lab.guard)
+        record = drive(plan, lab.beamline, on_message=look, camera_status=lambda: never)
+        never.set_finished()
+        assert isinstance(record.error, ExposureFailed)
+        (reserved,) = (record.entry for record in lab.account.ledger.records() if record.entry.kind == "reserve")
+    (opened_at_s,) = (at_s for command, at_s in told if command == "Open")
+    closed_at_s = next(at_s for command, at_s in told if command == "Closed" and at_s > opened_at_s)
+    assert closed_at_s - opened_at_s <= reserved.open_time_s + 4 * POLL_S
+    assert now_s[0] - opened_at_s > 10.0
