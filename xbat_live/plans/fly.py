@@ -214,6 +214,7 @@ class _Flight:
             yield from set_watchdog(beamline, reservation.request.open_time_s)
             opening = yield from open_shutter(beamline)
             opened = opening != HELD and self._interruptions == interruptions
+            beam_over_s = time.monotonic() + reservation.request.open_time_s
             group = short_uid(GROUP)
             started = []
             for msg in self.kickoffs:
@@ -224,20 +225,34 @@ class _Flight:
             for msg in self.kickoffs:
                 status = yield Msg("complete", msg.obj, group=group, run=msg.run)
                 completed.append(status)
-            yield from _until(group, completed, timeout_s, "complete")
+            yield from _until(group, completed, timeout_s, "complete", beamline, beam_over_s)
 
         exposed = bpp.finalize_wrapper(open_and_fly(), lambda: close_shutter(beamline))
         yield from bpp.contingency_wrapper(bpp.rewindable_wrapper(exposed, False), except_plan=settle_after)
         return (yield from settle())
 
 
-def _until(group: str, statuses: list[Any], timeout_s: float, what: str) -> MsgGenerator[None]:
-    """Wait in short steps: a pause dissolves the group, but not what is under way."""
+def _until(  # noqa: PLR0917
+    group: str,
+    statuses: list[Any],
+    timeout_s: float,
+    what: str,
+    beamline: TxmBeamline | None = None,
+    beam_over_s: float = math.inf,
+) -> MsgGenerator[None]:
+    """Wait in short steps: a pause dissolves the group, but not what is under way.
+
+    When `beam_over_s` (`time.monotonic`) has passed, the shutter is closed: all that was reserved is spent. A flyer has longer, to read
+    out and to write.
+    """
     waited_s = 0.0
     while True:
         yield from wait(group, _POLL_S)
         if all(status is None or status.done for status in statuses):
             return
+        if beamline is not None and time.monotonic() > beam_over_s:
+            yield from close_shutter(beamline)
+            beamline = None
         if waited_s > timeout_s:
             raise ExposureFailed(f"a flyer did not {what} within {timeout_s:.1f} s; shutter closed, dose accounted for")
         yield from sleep(_POLL_S / 4)

@@ -88,7 +88,7 @@ class Drive:
     open_time_s: float = 0.0
     timed: tuple[Any, float] | None = None  # group and seconds of a timed opening under way
     plain_opening_s: float = 0.06
-    camera_status: Callable[[], Any] | None = None  # of every trigger; None: done at once
+    ending: Callable[[], Any] | None = None  # status of a trigger of the camera, or a flight; None: over at once
     on_message: Callable[[Msg], None] = lambda message: None
 
     def commands(self) -> list[str]:
@@ -108,9 +108,11 @@ class Drive:
         if message.command == "trigger":
             if message.obj is beamline.camera:
                 beamline.camera.cam.detector_state.put("Acquire")
-                return self.camera_status() if self.camera_status else _done()
+                return self.ending() if self.ending else _done()
             return _done()
-        if message.command in ("kickoff", "complete"):
+        if message.command == "complete":
+            return self.ending() if self.ending else _done()
+        if message.command == "kickoff":
             return _done()
         if message.command == "read":
             return message.obj.read() if isinstance(message.obj, Signal) else {}
