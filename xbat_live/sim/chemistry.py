@@ -8,11 +8,20 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MODES", "Electrode", "Potentiostat", "damage_rate_factor", "open_circuit_voltage", "overpotential"]
+__all__ = [
+    "MODES",
+    "CellReading",
+    "Electrode",
+    "Potentiostat",
+    "damage_rate_factor",
+    "open_circuit_voltage",
+    "overpotential",
+]
 
 MODES = ("OCV", "Galvanostatic", "Hold")
 
@@ -104,6 +113,21 @@ class Electrode:
             return
         common = float((weight * self.soc).mean()) / total  # exchange among those that can: the mean stays put
         self.soc = self.soc + weight * (common - self.soc)
+
+
+@dataclass(frozen=True)
+class CellReading:
+    """What the potentiostat reads, all at one moment."""
+
+    voltage_v: float
+    current_ma: float
+    """Positive while charging."""
+    capacity_mah: float
+    """Charge since the start of the step, positive = charge."""
+    soc: float
+    """Mean state of charge, 0..1."""
+    status: str
+    """One of "Idle", "Running", "Done" (cut-off reached) or "Fault"."""
 
 
 class Potentiostat:
@@ -206,6 +230,14 @@ class Potentiostat:
     def mode(self) -> str:
         """Running mode."""
         return self._mode
+
+    def read(self) -> CellReading:
+        """Read all at one moment: properties read one after another can have a step's end between them."""
+        with self._lock:
+            self.advance()
+            return CellReading(
+                self._voltage(), self._current_ma, self._passed_mah, self._electrode.mean_soc, self._status
+            )
 
     @property
     def status(self) -> str:

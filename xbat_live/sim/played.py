@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from xbat_live.sim.chemistry import CellReading
 from xbat_live.sim.settings import TwinSettings
 from xbat_live.sim.tape import Tape, TapedExposure
 from xbat_live.sim.truth import Frame, Roi
@@ -40,6 +41,10 @@ class PlayedPotentiostat:
 
     def advance(self) -> None:
         """Do nothing: the recording tells what becomes of the cell."""
+
+    def read(self) -> CellReading:
+        """Read all at one moment."""
+        return CellReading(self.voltage_v, self.current_ma, self.capacity_mah, self.soc, self.status)
 
     @property
     def voltage_v(self) -> float:

@@ -77,6 +77,17 @@ def test_cut_off_ends_the_step_without_overshoot(c_rate, bound):
     assert abs(open_circuit_voltage(bench.cell.soc) + overpotential(c_rate) - bound) < 0.12
 
 
+def test_a_reading_is_of_one_moment_however_fast_time_runs():
+    bench = Bench()
+    clock_s = iter(range(0, 100_000, 60))  # a minute passes at every look at the clock
+    bench.cell = Potentiostat(bench.electrode, 2.0, lambda: float(next(clock_s)), lambda: bench.factor)
+    bench.cell.start("Galvanostatic", current_ma=2.0, cutoff_high_v=4.3)
+    readings = [bench.cell.read() for _ in range(100)]
+    assert {r.status for r in readings} == {"Running", "Done"}
+    assert {(r.status, r.current_ma) for r in readings} == {("Running", 2.0), ("Done", 0.0)}
+    assert all(r.voltage_v > open_circuit_voltage(r.soc) for r in readings if r.status == "Running")
+
+
 def test_hold_settles_at_the_voltage():
     bench = Bench(soc=0.5)
     bench.cell.start("Hold", hold_voltage_v=4.2)

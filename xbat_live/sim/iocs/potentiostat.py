@@ -105,13 +105,10 @@ class PotentiostatGroup(PVGroup):
 
     async def update(self) -> None:
         """Publish fresh readings."""
-        reading = self._twin.potentiostat
-        voltage_v, current_ma, capacity_mah, soc, status = await self._worker.call(
-            lambda: (reading.voltage_v, reading.current_ma, reading.capacity_mah, reading.soc, reading.status)
-        )
-        await self.voltage.write(voltage_v)
-        await self.current.write(current_ma)
-        await self.capacity.write(capacity_mah)
-        await self.soc.write(soc)
-        if self.status.value != status:
-            await self.status.write(status)
+        reading = await self._worker.call(self._twin.potentiostat.read)
+        await self.voltage.write(reading.voltage_v)
+        await self.current.write(reading.current_ma)
+        await self.capacity.write(reading.capacity_mah)
+        await self.soc.write(reading.soc)
+        if self.status.value != reading.status:
+            await self.status.write(reading.status)
