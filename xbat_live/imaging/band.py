@@ -42,9 +42,8 @@ class HalfPlane:
 
         Two small matrix products: value, gradient and curvature of a correlation peak for the cost of reading the modes once.
         """
-        turn = 2j * np.pi
-        by_column = np.exp(turn * float(shift_yx[1]) * self.fx).astype(np.complex64) * self.multiplicity
-        by_row = np.exp(turn * float(shift_yx[0]) * self.fy).astype(np.complex64)
+        by_column = _turns(self.fx, shift_yx[1]) * self.multiplicity
+        by_row = _turns(self.fy, shift_yx[0])
         right = values @ (self._powers_x * by_column[:, None])
         left = self._powers_y * by_row[:, None]
         result: NDArray[np.complex128] = left.astype(np.complex128).T @ right.astype(np.complex128)
@@ -118,8 +117,15 @@ class Band(HalfPlane):
 
 def phase_ramp(fy: NDArray[np.float32], fx: NDArray[np.float32], shift_yx: Float) -> Complex2D:
     """Return ``exp(2 pi i f . shift)`` on the grid of two axes of frequencies."""
-    turn = 2j * np.pi
-    by_row = np.exp(turn * float(shift_yx[0]) * fy).astype(np.complex64)
-    by_column = np.exp(turn * float(shift_yx[1]) * fx).astype(np.complex64)
-    phase: Complex2D = by_row[:, None] * by_column[None, :]
+    phase: Complex2D = _turns(fy, shift_yx[0])[:, None] * _turns(fx, shift_yx[1])[None, :]
     return phase
+
+
+def _turns(frequency: NDArray[np.float32], shift: float) -> NDArray[np.complex64]:
+    """Return ``exp(2 pi i f shift)``; whole turns, which float32 would pay for with digits, are taken off first."""
+    turns = np.float64(shift) * frequency
+    angle = (2 * np.pi * (turns - np.rint(turns))).astype(np.float32)
+    result = np.empty(len(angle), np.complex64)
+    np.cos(angle, out=result.real)
+    np.sin(angle, out=result.imag)
+    return result

@@ -23,6 +23,9 @@ LEAST_HEIGHT = 8.0
 """Standard deviations of the correlation surface above which the place of its peak is believed to a fraction of a px."""
 MOST_LEFT_OUT = 0.4
 """Share of the field that may be seen in one of the two frames only for the same."""
+SURE, NO_RIVAL = 0.5, 0.2
+"""Correlation of the highest peak, and the height of the next one over it, with which no other candidate is looked at: frames of one field have
+0.9 and 0.05 down to 200 photons/px."""
 FARTHEST = 1.5
 """Coarse px between the highest px and the maximum."""
 LEAST_OVERLAP = 0.3
@@ -148,7 +151,7 @@ class CoarseSearch:
         cross *= self._turn
         surface = fft.irfft2(cross, self._padded, workers=self.workers)
         spread = float(np.sqrt(np.vdot(surface, surface) / surface.size))
-        surface = _maxima(surface[self._searched])
+        surface = surface[self._searched]
         found: list[Candidate] = []
         top = float(surface.max())
         for _ in range(count):
@@ -158,7 +161,12 @@ class CoarseSearch:
                 break
             dy, dx = int(iy) + int(self._top_left[0]), int(ix) + int(self._top_left[1])
             found.append(self._verify(reference.image, moved.image, dy, dx, height / top))
-            surface[max(iy - NEIGHBOUR, 0) : iy + NEIGHBOUR + 1, max(ix - NEIGHBOUR, 0) : ix + NEIGHBOUR + 1] = -np.inf
+            around = (slice(max(iy - NEIGHBOUR, 0), iy + NEIGHBOUR + 1), slice(max(ix - NEIGHBOUR, 0), ix + NEIGHBOUR + 1))
+            if len(found) == 1:
+                if found[0].correlation > SURE and _highest_beside(surface, around) < NO_RIVAL * top:
+                    break
+                surface = _maxima(surface)
+            surface[around] = -np.inf
         found.sort(key=lambda c: -c.score)
         if found and found[0].height * top > LEAST_HEIGHT * spread and found[0].overlap > 1 - MOST_LEFT_OUT:
             found[0] = replace(found[0], near_yx=self._maximum(cross, found[0].shift_yx))
@@ -186,6 +194,14 @@ class CoarseSearch:
         both = float(a @ b) - sum_a * sum_b / a.size
         scale = (float(a @ a) - sum_a**2 / a.size) * (float(b @ b) - sum_b**2 / a.size)
         return Candidate(shift_yx, both / max(float(np.sqrt(max(scale, 0.0))), 1e-20), overlap, height)
+
+
+def _highest_beside(surface: Float2D, around: tuple[slice, slice]) -> float:
+    kept = surface[around].copy()
+    surface[around] = -np.inf
+    highest = float(surface.max())
+    surface[around] = kept
+    return highest
 
 
 def _maxima(surface: Float2D) -> Float2D:

@@ -151,6 +151,7 @@ class Corrector:
         self.weight: Float2D = np.ones(self.binned_shape, np.float32)
         self.lit: NDArray[np.bool_] = np.ones(self.binned_shape, bool)
         self._lit_everywhere = True
+        self._ones: Float1D = np.ones(self.binned_shape[1], np.float32)
         self._lit_share: Float2D = self.weight
         self._lit_count = self._reference = 1.0
         self._row_reference: Float1D = np.ones(self.binned_shape[0], np.float32)
@@ -194,7 +195,7 @@ class Corrector:
         if not self._ready:
             self._use_light(_smooth_illumination(counts))
         # Sums in float64 or per row: a float32 sum over a whole frame would lose digits.
-        rows = counts.sum(1) if self._lit_everywhere else np.einsum("ij,ij->i", counts, self._lit_share)
+        rows = counts @ self._ones if self._lit_everywhere else np.einsum("ij,ij->i", counts, self._lit_share)
         light = float(rows.sum(dtype=np.float64)) / self._lit_count
         with np.errstate(invalid="ignore", divide="ignore"):
             row_light = rows / self._row_reference

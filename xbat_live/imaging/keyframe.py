@@ -28,9 +28,9 @@ class Keyframe:
     identifier
         Counts up from 0.
     coarse
-        Its image for the search, made when first needed.
+        Its image for the search.
     central
-        Cached transform of the central crop.
+        Transform of the central crop; both see `ShiftEngine.prepare`.
     own_covariance
         What the noise of this frame adds to all that is measured against it, binned px squared; None: not known yet, or in `covariance`.
     """

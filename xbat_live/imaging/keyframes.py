@@ -28,7 +28,7 @@ MOST_ON_ONE_AXIS = 2.0
 MOST_SIGMA_PX = 0.7
 HANDOVER = 0.9
 MOST_KEYFRAMES = 6
-RECENT_FRAMES = 4
+RECENT_FRAMES = 2
 """Accepted frames kept to be averaged into the next keyframe at once: a handover would otherwise start from one noisy frame."""
 
 
@@ -166,7 +166,7 @@ class KeyframeChain:
         return self._add(od, weight, located.position_yx / scale, located.covariance / scale**2)
 
     def _fused(self, od: Float2D, keyframe: Keyframe, pair: PairShift) -> tuple[Float, Float]:
-        """Weighted least squares of this frame's position over its edges to up to three keyframes, whose positions are kept.
+        """Weighted least squares of this frame's position over its edges to the two nearest keyframes, whose positions are kept.
 
         The noise of this frame displaces its own position, and by the opposite all that will be measured against it: it cancels as far as
         both are measured in the same crop, so that positions do not walk over keyframes.
@@ -174,8 +174,8 @@ class KeyframeChain:
         edges = [(keyframe, pair)]
         rough = keyframe.position_yx + pair.shift_yx
         others = sorted((k for k in self.keyframes if k is not keyframe), key=lambda k: _apart(k.position_yx, rough))
-        for other in others[:2]:
-            edge = self.engine.refine(other, od, rough - other.position_yx, near=True)
+        for other in others[:1]:
+            edge = self.engine.refine(other, od, rough - other.position_yx, near=True, known=True)
             if edge is None or edge.significance < LEAST_SIGNIFICANCE:
                 continue
             if _apart(other.position_yx + edge.shift_yx, rough) < 1.0:
@@ -200,6 +200,7 @@ class KeyframeChain:
     def _add(self, od: Float2D, weight: Float2D, position_yx: Float, covariance: Float) -> Keyframe:
         keyframe = Keyframe(self._next_identifier, od, weight, position_yx, covariance)
         self._next_identifier += 1
+        self.engine.prepare(keyframe)
         self.keyframes.append(keyframe)
         self._active = keyframe
         self._last_yx = position_yx * self.engine.bin

@@ -62,19 +62,28 @@ class ShiftEngine:
         """Measure anew what share of the noise is the flat's: it was taken again."""
         self.fine.forget_static()
 
+    def prepare(self, keyframe: Keyframe) -> None:
+        """Transform what the keyframe's next frame will be compared with, so that it need not wait."""
+        level = self.fine
+        keyframe.coarse = self.coarse.prepare(keyframe.od, keyframe.weight)
+        keyframe.central = level.reference(level.central, keyframe.od, keyframe.weight, level.margin)
+
     def search(self, keyframe: Keyframe, image: CoarseImage) -> list[Candidate]:
         """Return coarse shifts (binned px) of a frame against the keyframe, best first."""
-        if keyframe.coarse is None:
-            keyframe.coarse = self.coarse.prepare(keyframe.od, keyframe.weight)
+        assert keyframe.coarse is not None
         return self.coarse.candidates(keyframe.coarse, image)
 
-    def refine(self, keyframe: Keyframe, od: Float2D, shift_yx: Float, *, near: bool = False) -> PairShift | None:
+    def refine(
+        self, keyframe: Keyframe, od: Float2D, shift_yx: Float, *, near: bool = False, known: bool = False
+    ) -> PairShift | None:
         """Return the sub-pixel shift near `shift_yx` (binned px), or None when too little is common to both.
 
-        `near` says that `shift_yx` is known to a fraction of a pixel: the correlation surface then need not be searched.
+        `near` says that `shift_yx` is known to a fraction of a pixel: the correlation surface then need not be searched. `known` says that
+        it is known to some hundredths: the window is put there at once.
         """
         at = np.asarray(shift_yx, float)
-        search, searched, taper, pair = not near, False, None, None
+        search, searched, pair = not near, False, None
+        taper = at - np.rint(at) if known else None
         crops: dict[tuple[int, int], Crop] = {}
         for _ in range(MOST_ROUNDS):
             whole = (int(np.rint(at[0])), int(np.rint(at[1])))
@@ -121,9 +130,8 @@ class ShiftEngine:
     ) -> PairShift | None:
         """Register at `whole` pixels plus `start_yx`, see `Level.register`; `crops` keeps the reference's crops between steps."""
         level = self.fine
+        assert keyframe.central is not None
         if level.within_margin(whole):
-            if keyframe.central is None:
-                keyframe.central = level.reference(level.central, keyframe.od, keyframe.weight, level.margin)
             window, origin, reference = level.central, level.margin, keyframe.central
         else:
             common = level.overlap(whole)
@@ -131,6 +139,10 @@ class ShiftEngine:
                 return None
             window, origin = common
             if whole not in crops:
-                crops[whole] = level.reference(window, keyframe.od, keyframe.weight, origin)
+                # What the window's edge adds is much the same in all crops of an image, and takes as long as the rest.
+                seen = keyframe.central.from_edge
+                make = level.reference if seen is None else level.crop
+                crops[whole] = make(window, keyframe.od, keyframe.weight, origin)
+                crops[whole].from_edge = seen
             reference = crops[whole]
         return level.register(window, reference, keyframe.weight, origin, od, whole, start_yx, SEARCH_PX, taper_yx)

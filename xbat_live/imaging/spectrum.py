@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -112,18 +113,7 @@ class CropWindow:
         polar_index = np.where(inside, radial * N_ANGULAR + angular, N_RADIAL * N_ANGULAR).ravel()
         self._gather = _gathering(polar_index, N_RADIAL * N_ANGULAR)
         self.modes = np.bincount(polar_index, minlength=N_RADIAL * N_ANGULAR + 1)[:-1].reshape(N_RADIAL, N_ANGULAR)
-        modes = np.maximum(self.modes, 1)
         self._angular_share = self.modes / np.maximum(self.modes.sum(1, keepdims=True), 1)
-        sums = (
-            self._binned(weight) / modes
-            for weight in np.broadcast_arrays(
-                radius, self.fx[None, :] ** 2, self.fy[:, None] ** 2, self.fx[None, :] * self.fy[:, None]
-            )
-        )
-        self.polar_radius, fx2, fy2, fxy = (
-            item / scale for item, scale in zip(sums, (self.bin, *(self.bin**2,) * 3), strict=True)
-        )
-        self.polar_quadratic = np.stack([fx2, fxy, fy2])
         # Radial index of every mode; one more than the last where a mode must not count.
         usable = (radius >= lowest / 1.5) & (radius < 0.5)
         usable[0, :] = usable[:, 0] = False
@@ -131,8 +121,22 @@ class CropWindow:
         centre = np.minimum(np.sqrt(self.radial_edges[1:] * self.radial_edges[:-1]), 0.5)
         self.most_coherence: Float = np.minimum(1 - _aliased(centre), MOST_COHERENCE)
         # Modes times frequency squared: what a radial bin tells of a shift at equal coherence
-        self.radial_leverage: Float = self.radial_sums(np.ones_like(radius)) * centre**2
+        weight = np.broadcast_to(multiplicity, radius.shape).ravel()
+        modes = np.bincount(self.radial_index.ravel(), weight, N_RADIAL + 1)[:-1]
+        self.radial_leverage: Float = modes * centre**2
         self._bands: dict[int, Band] = {}
+
+    @cached_property
+    def polar_quadratic(self) -> Float:
+        """Mean (fx^2, fx fy, fy^2) of the modes in each polar bin, (cycles per unbinned px)^2, shape (3, n_radial, n_angular)."""
+        fy, fx = self.fy[:, None] / self.bin, self.fx[None, :] / self.bin
+        return np.stack([self.polar_mean(item) for item in np.broadcast_arrays(fx**2, fx * fy, fy**2)])
+
+    @cached_property
+    def _gather_radial(self) -> sparse.csr_array:
+        gather = _gathering(self.radial_index.ravel(), N_RADIAL)
+        gather.data = np.tile(self.multiplicity, len(self.fy))[gather.indices]
+        return gather
 
     def _binned(self, values: NDArray[np.floating]) -> Float:
         total: Float = (self._gather @ np.ascontiguousarray(values, np.float32).ravel()).astype(np.float64)
@@ -155,8 +159,7 @@ class CropWindow:
 
     def radial_sums(self, values: NDArray[np.floating]) -> Float:
         """Return sums over all modes (full plane) in each radial bin, shape (n_radial,)."""
-        weighted = (values * self.multiplicity).ravel()
-        sums: Float = np.bincount(self.radial_index.ravel(), weighted, N_RADIAL + 1)[:-1].astype(np.float64)
+        sums: Float = (self._gather_radial @ np.ascontiguousarray(values, np.float32).ravel()).astype(np.float64)
         return sums
 
     def window(self, weight: Float2D, offset_yx: Float | None = None) -> Float2D:
@@ -243,5 +246,5 @@ def tukey(length: int, flank: float, offset: float = 0.0) -> NDArray[np.float32]
 
 def mode_correlation(window: Float2D) -> float:
     """Return how many neighbouring modes share one independent value under a window (1 for none, Welch's ENBW of its square)."""
-    square = window.astype(np.float64) ** 2
-    return float(square.size * (square**2).sum() / square.sum() ** 2)
+    square = (window * window).ravel()
+    return float(square.size * float(square @ square) / float(np.sum(square, dtype=np.float64)) ** 2)
