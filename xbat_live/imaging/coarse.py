@@ -24,8 +24,8 @@ LEAST_HEIGHT = 8.0
 MOST_LEFT_OUT = 0.4
 """Share of the field that may be seen in one of the two frames only for the same."""
 SURE, NO_RIVAL = 0.5, 0.2
-"""Correlation of the highest peak, and the height of the next one over it, with which no other candidate is looked at: frames of one field have
-0.9 and 0.05 down to 200 photons/px."""
+"""Correlation of the highest peak, and the height of the next one over it, with which no other candidate is looked at: frames of one
+field have 0.9 and 0.05 down to 200 photons/px."""
 FARTHEST = 1.5
 """Coarse px between the highest px and the maximum."""
 LEAST_OVERLAP = 0.3
@@ -161,7 +161,10 @@ class CoarseSearch:
                 break
             dy, dx = int(iy) + int(self._top_left[0]), int(ix) + int(self._top_left[1])
             found.append(self._verify(reference.image, moved.image, dy, dx, height / top))
-            around = (slice(max(iy - NEIGHBOUR, 0), iy + NEIGHBOUR + 1), slice(max(ix - NEIGHBOUR, 0), ix + NEIGHBOUR + 1))
+            around = (
+                slice(max(iy - NEIGHBOUR, 0), iy + NEIGHBOUR + 1),
+                slice(max(ix - NEIGHBOUR, 0), ix + NEIGHBOUR + 1),
+            )
             if len(found) == 1:
                 if found[0].correlation > SURE and _highest_beside(surface, around) < NO_RIVAL * top:
                     break

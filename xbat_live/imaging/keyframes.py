@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from xbat_live.imaging.coarse import Candidate
 from xbat_live.imaging.registration import Keyframe, PairShift, ShiftEngine
+from xbat_live.imaging.sensor_fixed import (
+    IN_DOUBT,
+    NO_SHIFT_PX,
+    NOT_BELIEVED,
+    agreement,
+    second_shift,
+    within,
+)
 from xbat_live.imaging.spectrum import CropWindow, Float, Float2D, PolarPower
 
 LEAST_SIGNIFICANCE = 6.5
@@ -28,6 +36,8 @@ MOST_ON_ONE_AXIS = 2.0
 MOST_SIGMA_PX = 0.7
 HANDOVER = 0.9
 MOST_KEYFRAMES = 6
+AVERAGED_OUT = 4
+"""Frames at places of their own in a keyframe's spectrum with which what stays with the sensor no longer makes a peak."""
 RECENT_FRAMES = 2
 """Accepted frames kept to be averaged into the next keyframe at once: a handover would otherwise start from one noisy frame."""
 
@@ -115,6 +125,10 @@ class KeyframeChain:
                 break
         if pair is None:
             return self._lost("too little in common with the keyframe")
+        beside: str | PairShift = self._beside_sensor(keyframe, od, pair)
+        if isinstance(beside, str):
+            return self._lost(beside)
+        moved, pair = beside is not pair, beside
         confidence = pair.significance / (pair.significance + LEAST_SIGNIFICANCE)
         if pair.significance < LEAST_SIGNIFICANCE:
             return self._lost(
@@ -125,14 +139,44 @@ class KeyframeChain:
             return self._lost("lines along one axis: the shift along them cannot be measured", confidence)
         coarse_yx = np.array(found[0].shift_yx) + active.position_yx
         position = keyframe.position_yx + pair.shift_yx
-        if _apart(position, coarse_yx) > MOST_APART * engine.coarse.factor:
+        if not moved and _apart(position, coarse_yx) > MOST_APART * engine.coarse.factor:
             return self._lost("coarse and fine shift disagree", confidence)
         scale = engine.bin
         covariance = (keyframe.covariance_of(pair) + pair.frame_covariance) * scale**2
         sigma = np.sqrt(np.diag(covariance))
         if np.sqrt(max(pair.covariance[0, 0], pair.covariance[1, 1])) * scale > MOST_SIGMA_PX:
-            return self._lost(f"shift uncertain by {sigma.max():.2f} px, limit {MOST_SIGMA_PX:g} px", confidence, pair)
+            agrees = agreement(pair)
+            why = (
+                ""
+                if agrees > NOT_BELIEVED
+                else f", only {100 * agrees:.0f} % of the structure moved as one (stale flat?)"
+            )
+            return self._lost(
+                f"shift uncertain by {sigma.max():.2f} px, limit {MOST_SIGMA_PX:g} px{why}", confidence, pair
+            )
         return Located(True, "", position * scale, sigma, covariance, confidence, pair, keyframe)
+
+    def _beside_sensor(self, keyframe: Keyframe, od: Float2D, pair: PairShift) -> PairShift | str:
+        """Return the pair, that of the sample where the one given is of what stays with the sensor, or why neither can be told.
+
+        Only against a keyframe of one or two frames: later what stays is averaged out, and the sample itself may have changed.
+        """
+        if max(abs(pair.shift_yx[0]), abs(pair.shift_yx[1])) > NO_SHIFT_PX or pair.reference_frames >= AVERAGED_OUT:
+            return pair
+        agrees = agreement(pair)
+        if agrees > IN_DOUBT:
+            return pair
+        second = second_shift(pair)
+        if second is not None:
+            at = self.engine.refine(keyframe, od, second, near=True)
+            if at is not None and at.significance > LEAST_SIGNIFICANCE and _apart(at.shift_yx, second) < NO_SHIFT_PX:
+                return at
+        elif agrees > NOT_BELIEVED:
+            return replace(pair, covariance=pair.covariance + within(agrees))
+        return (
+            f"only {100 * agrees:.0f} % of the structure is where the keyframe has it, which is no shift at all: dust or a flat that "
+            "no longer fits stay with the camera; take the flat again"
+        )
 
     def accept(self, located: Located, od: Float2D, weight: Float2D, *, as_keyframe: bool = True) -> Keyframe | None:
         """Take in a sharp frame that was located; return it as keyframe if it became one."""

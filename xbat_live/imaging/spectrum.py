@@ -122,8 +122,8 @@ class CropWindow:
         self.most_coherence: Float = np.minimum(1 - _aliased(centre), MOST_COHERENCE)
         # Modes times frequency squared: what a radial bin tells of a shift at equal coherence
         weight = np.broadcast_to(multiplicity, radius.shape).ravel()
-        modes = np.bincount(self.radial_index.ravel(), weight, N_RADIAL + 1)[:-1]
-        self.radial_leverage: Float = modes * centre**2
+        self.radial_modes: Float = np.bincount(self.radial_index.ravel(), weight, N_RADIAL + 1)[:-1].astype(float)
+        self.radial_leverage: Float = self.radial_modes * centre**2
         self._bands: dict[int, Band] = {}
 
     @cached_property

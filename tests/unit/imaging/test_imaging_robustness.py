@@ -17,8 +17,15 @@ SHIFT = (5.3, -11.7)
 
 
 @pytest.fixture(scope="module")
-def microscope() -> Microscope:
+def made() -> Microscope:
     return Microscope(SHAPE, seed=3, photons=1000, margin_px=200)
+
+
+@pytest.fixture
+def microscope(made: Microscope) -> Microscope:
+    """The same scene for all, and noise that does not depend on which tests ran before."""
+    made.rng = np.random.default_rng(3)
+    return made
 
 
 def _registrar(microscope: Microscope, **options: int) -> LiveRegistrar:
@@ -70,6 +77,61 @@ def test_light_that_the_flat_does_not_know_costs_accuracy_and_says_so(
     assert result.ok, why
     assert (error < bar_px).all(), (why, error)
     assert (error < 4 * np.array(result.sigma_yx_px)).all(), "sigma grows with what the flat leaves behind"
+
+
+def _grains(number: int, depth: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return the light left by grains of 4 px that fell after the flat, at places of their own."""
+
+    def light(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        rng, left = np.random.default_rng(8), np.ones(y.shape)
+        for _ in range(number):
+            left *= 1 - depth * np.exp(-((y - rng.uniform()) ** 2 + (x - rng.uniform()) ** 2) / (2 * 0.012**2))
+        return left
+
+    return light
+
+
+@pytest.mark.parametrize("shift", [(12.3, -7.6), (40.2, 33.1), (0.3, 100.4)])
+@pytest.mark.parametrize(("number", "depth"), [(30, 0.2), (30, 0.4), (60, 0.4), (30, 0.7)])
+def test_dust_in_all_frames_and_not_in_the_flat_does_not_pass_for_a_sample_at_rest(
+    microscope: Microscope, number: int, depth: float, shift: tuple[float, float]
+) -> None:
+    """Both frames have the dust at one place: their correlation is highest at no shift."""
+    dusty = _lit_by(microscope, _grains(number, depth))
+    registrar = LiveRegistrar(SHAPE, microscope.flat, microscope.dark, 0.03324)
+    registrar.update(dusty.expose())
+    result = registrar.update(dusty.expose(shift))
+    error = np.abs(np.subtract(result.shift_yx_px, shift))
+    assert not result.ok or (error < 4 * np.array(result.sigma_yx_px)).all(), (error, result)
+    assert result.ok or "flat" in result.reason or "periodic" in result.reason
+    assert result.ok or depth > 0.2, "a few faint grains are no reason to lose frames"
+
+
+def test_a_drifting_run_under_dust_has_no_confident_wrong_shift(microscope: Microscope) -> None:
+    dusty = _lit_by(microscope, _grains(30, 0.4))
+    registrar = LiveRegistrar(SHAPE, microscope.flat, microscope.dark, 0.03324)
+    shifts = np.random.default_rng(3).normal(0, 13, (25, 2))
+    results = [registrar.update(dusty.expose((float(y), float(x)))) for y, x in shifts]
+    wrong = [
+        (result, truth)
+        for result, truth in zip(results, shifts - shifts[0], strict=True)
+        if result.ok and (np.abs(result.shift_yx_px - truth) > 5 * np.array(result.sigma_yx_px) + 0.1).any()
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("change", [0.1, 0.4])
+def test_a_sample_at_rest_may_change(microscope: Microscope, change: float) -> None:
+    """Particles react one by one: less and less of the structure is as it was, and all of it is where it was."""
+    registrar = _registrar(microscope)
+    for _ in range(4):
+        registrar.update(microscope.expose())
+    pattern = ndimage.gaussian_filter(np.random.default_rng(4).normal(size=SHAPE), 10)
+    density = -np.log(np.clip(microscope.transmission((0.6, 0.4)), 1e-3, 2)) * (1 + change * pattern / pattern.std())
+    counts = microscope.rng.poisson(microscope.photons * microscope.illumination * np.exp(-density)) * 8 + 100
+    result = registrar.update(np.clip(counts, 0, 65535).astype(np.uint16))
+    assert result.ok, result.reason
+    assert np.abs(np.subtract(result.shift_yx_px, (0.6, 0.4))).max() < 0.3
 
 
 def test_contrast_inverted_across_an_edge_is_not_registered(microscope: Microscope) -> None:
