@@ -8,10 +8,9 @@ from functools import cached_property
 import numpy as np
 from scipy import fft, ndimage
 
-from xbat_live.imaging.band import HalfPlane, phase_ramp
+from xbat_live.imaging.band import phase_ramp
 from xbat_live.imaging.correction import bin_sum
 from xbat_live.imaging.spectrum import Complex2D, Float, Float2D, tukey
-from xbat_live.imaging.subpixel import climb
 
 LEAST_COARSE_PX, LEAST_FACTOR = 80, 4
 """Coarse images are made by the largest power of two, at least `LEAST_FACTOR`, that leaves so many px on their shorter side."""
@@ -26,7 +25,7 @@ MOST_LEFT_OUT = 0.4
 SURE, NO_RIVAL = 0.5, 0.2
 """Correlation of the highest peak, and the height of the next one over it, with which no other candidate is looked at: frames of one
 field have 0.9 and 0.05 down to 200 photons/px."""
-FARTHEST = 1.5
+FARTHEST = 1.0
 """Coarse px between the highest px and the maximum."""
 LEAST_OVERLAP = 0.3
 """Share of the frame that must be common to both along each axis."""
@@ -103,9 +102,6 @@ class CoarseSearch:
         self._padded = tuple(fft.next_fast_len(int(n * 1.6), real=True) for n in coarse)
         fy = fft.fftfreq(self._padded[0])[:, None]
         fx = fft.rfftfreq(self._padded[1])[None, :]
-        multiplicity = np.full(fx.shape[1], 2, np.float32)
-        multiplicity[0] = 1
-        self._plane = HalfPlane(fy[:, 0].astype(np.float32), fx[0].astype(np.float32), multiplicity)
         radius2 = fy**2 + fx**2
         low = 2.0 / min(coarse)
         self.weight: Float2D = np.ones(coarse, np.float32)
@@ -114,7 +110,7 @@ class CoarseSearch:
         self._lit_everywhere = False
         # The surface is turned so that no shift lies in its middle: neighbours are neighbours, and what is searched is one block.
         self._middle = np.array(self._padded) // 2
-        self._turn = phase_ramp(self._plane.fy, self._plane.fx, -self._middle.astype(float))
+        self._turn = phase_ramp(fy[:, 0].astype(np.float32), fx[0].astype(np.float32), -self._middle.astype(float))
         most = [int(n * (1 - LEAST_OVERLAP)) for n in coarse]
         self._searched = tuple(slice(m - a, m + a + 1) for m, a in zip(self._middle, most, strict=True))
         self._top_left = -np.array(most)
@@ -151,7 +147,7 @@ class CoarseSearch:
         cross *= self._turn
         surface = fft.irfft2(cross, self._padded, workers=self.workers)
         spread = float(np.sqrt(np.vdot(surface, surface) / surface.size))
-        surface = surface[self._searched]
+        whole, surface = surface, _maxima(surface[self._searched])
         found: list[Candidate] = []
         top = float(surface.max())
         for _ in range(count):
@@ -161,28 +157,32 @@ class CoarseSearch:
                 break
             dy, dx = int(iy) + int(self._top_left[0]), int(ix) + int(self._top_left[1])
             found.append(self._verify(reference.image, moved.image, dy, dx, height / top))
-            around = (
-                slice(max(iy - NEIGHBOUR, 0), iy + NEIGHBOUR + 1),
-                slice(max(ix - NEIGHBOUR, 0), ix + NEIGHBOUR + 1),
-            )
-            if len(found) == 1:
-                if found[0].correlation > SURE and _highest_beside(surface, around) < NO_RIVAL * top:
-                    break
-                surface = _maxima(surface)
-            surface[around] = -np.inf
+            surface[max(iy - NEIGHBOUR, 0) : iy + NEIGHBOUR + 1, max(ix - NEIGHBOUR, 0) : ix + NEIGHBOUR + 1] = -np.inf
+            if found[0].correlation > SURE and float(surface.max()) < NO_RIVAL * top:
+                break
         found.sort(key=lambda c: -c.score)
         if found and found[0].height * top > LEAST_HEIGHT * spread and found[0].overlap > 1 - MOST_LEFT_OUT:
-            found[0] = replace(found[0], near_yx=self._maximum(cross, found[0].shift_yx))
+            found[0] = replace(found[0], near_yx=self._maximum(whole, found[0].shift_yx))
         return found
 
-    def _maximum(self, cross: Complex2D, shift_yx: tuple[int, int]) -> Float | None:
-        """Return the maximum of the surface near one of its pixels (binned px), or None when it is not there."""
-        start = np.array(shift_yx) / self.factor + self._middle
-        climbed = climb(self._plane, cross, start)
-        if climbed is None or float(np.abs(climbed[0] - start).max()) > FARTHEST:
+    def _maximum(self, surface: Float2D, shift_yx: tuple[int, int]) -> Float | None:
+        """Return the maximum of a quadratic through one of the local maxima and its neighbours (binned px), or None when it is not there.
+
+        Within 0.16 binned px of the shift, at most 0.43: near enough for the fine step, and a sixth of the time of a Newton search.
+        """
+        y, x = (int(d) // self.factor + int(m) for d, m in zip(shift_yx, self._middle, strict=True))
+        near = surface[y - 1 : y + 2, x - 1 : x + 2].tolist()
+        (a, up, b), (left, top, right), (c, down, d) = near
+        yy, xx, yx = up - 2 * top + down, left - 2 * top + right, (a + d - b - c) / 4
+        determinant = yy * xx - yx**2
+        if not (determinant > 0 > yy):
             return None
-        near: Float = (climbed[0] - self._middle) * self.factor
-        return near
+        by_y, by_x = (down - up) / 2, (right - left) / 2
+        step = np.array([yx * by_x - xx * by_y, yx * by_y - yy * by_x]) / determinant
+        if float(np.abs(step).max()) > FARTHEST:
+            return None
+        near_yx: Float = (step + np.array([y, x]) - self._middle) * self.factor
+        return near_yx
 
     def _verify(self, reference: Float2D, image: Float2D, dy: int, dx: int, height: float) -> Candidate:
         ny, nx = reference.shape
@@ -197,14 +197,6 @@ class CoarseSearch:
         both = float(a @ b) - sum_a * sum_b / a.size
         scale = (float(a @ a) - sum_a**2 / a.size) * (float(b @ b) - sum_b**2 / a.size)
         return Candidate(shift_yx, both / max(float(np.sqrt(max(scale, 0.0))), 1e-20), overlap, height)
-
-
-def _highest_beside(surface: Float2D, around: tuple[slice, slice]) -> float:
-    kept = surface[around].copy()
-    surface[around] = -np.inf
-    highest = float(surface.max())
-    surface[around] = kept
-    return highest
 
 
 def _maxima(surface: Float2D) -> Float2D:
