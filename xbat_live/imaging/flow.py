@@ -30,8 +30,8 @@ COARSEST_BIN = 16
 LOCAL_MEAN = 8.0
 """Standard deviation, level px, of the local mean taken off the residual: changes of charge state and beam do not look like motion."""
 NOISY, MOST_NOISY = 100.0, 0.5
-"""Of the noise's share of the variance: by so much, at most, the local mean is wider and the smoothness less. Half at 200 photons/px, where it
-makes errors 3 % smaller, a tenth at 1000."""
+"""Of the noise's share of the variance: by so much, at most, the local mean is wider and the smoothness less. Half at 200 photons/px,
+where it makes errors 3 % smaller, a tenth at 1000."""
 INTEGRATION = 2.5
 """Standard deviation, level px, of the window over which the normal equations are summed."""
 STRAIN = 1.5

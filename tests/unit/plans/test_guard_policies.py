@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import bluesky.plan_stubs as bps
@@ -598,12 +600,12 @@ def test_largest_finds_the_largest(most, threshold):
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it takes effect", "after it took effect"])
 @pytest.mark.parametrize("kind", ["count", "fly"])
-def test_a_failure_at_any_message_leaves_the_shutter_closed_and_the_dose_counted(tmp_path, kind, after):
+def test_a_failure_at_any_message_leaves_the_shutter_closed_and_the_dose_counted(tmp_path, monkeypatch, kind, after):
+    monkeypatch.setattr("bluesky.utils.traceback.format_stack", list)  # half of the time, and of no use here
+    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else tmp_path  # hundreds of ledgers, each synced to its disk
     index, ended = 0, False
     while not ended:
-        folder = tmp_path / str(index)
-        folder.mkdir()
-        with laboratory(folder) as lab:
+        with tempfile.TemporaryDirectory(dir=memory) as folder, laboratory(Path(folder)) as lab:
             plan = fly(Burst(5)) if kind == "fly" else bpp.run_wrapper(count(lab, 2))
             record = lab.guarded(plan, fail_at=index, after=after)
             ended = index >= len(record.messages)
