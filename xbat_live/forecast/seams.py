@@ -6,8 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial
-from importlib.metadata import version
+from functools import partial
 from itertools import count
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -61,9 +60,8 @@ def walking(
     """Let the plans of `modules` run on `clock` and on stand-ins, inside the ``with`` block.
 
     Replaced are names in the plans' modules: the module `time` (by `clock`), the soft records (ophyd signals take twenty
-    microseconds per field), calls in another thread, the look-up of package versions, unique identifiers, what is for
-    pauses, and bluesky's plan stubs (see `fast_stubs`). The plans themselves, the dose guard, the dose account and the
-    spot chooser are the real ones.
+    microseconds per field), calls in another thread, unique identifiers, what is for pauses, and bluesky's plan stubs
+    (see `fast_stubs`). The plans themselves, the dose guard, the dose account and the spot chooser are the real ones.
     """
     with ExitStack() as stack:
         stubs = stack.enter_context(fast_stubs(performer, direct=direct))
@@ -96,8 +94,6 @@ def _replacements(
         yield "save_state", lambda state: None
     if names.get("time") is time:
         yield "time", clock
-    if names.get("version") is version:
-        yield "version", cache(version)
     if module.__name__ == f"{_PLANS}._blocking":
         yield "wait", _no_waiting
     else:

@@ -6,17 +6,16 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-from xbat_live import __version__
 from xbat_live.devices import AnalysisRecord, DecisionRecord, PointRecord, SoftRecord, SpotRecord
 from xbat_live.dose import DoseAccount
 from xbat_live.plans._blocking import call_in
 from xbat_live.plans.guard import DoseGuard
+from xbat_live.versions import versions
 
 DECISION, SPOTS = "decision", "spots"
 
@@ -33,7 +32,7 @@ class Records:
 
 def code_version() -> str:
     """Return the versions that decide, for the decision record."""
-    return f"xbat_live {__version__}, bluesky {version('bluesky')}"
+    return ", ".join(f"{name} {version}" for name, version in versions("bluesky").items())
 
 
 def save_record(record: SoftRecord, *, stream: str) -> MsgGenerator[None]:

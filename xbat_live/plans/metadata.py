@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from importlib.metadata import version
 from typing import Any
 
-from xbat_live import __version__
 from xbat_live.devices import TxmBeamline
 from xbat_live.plans.guard import DoseGuard
+from xbat_live.versions import versions
 
 _PACKAGES = ("bluesky", "ophyd", "bluesky-tiled-plugins", "numpy", "scipy", "xraydb")
 
@@ -40,7 +39,7 @@ def run_metadata(
         "motors": [beamline.stage.x.name, beamline.stage.y.name],
         "hints": {"dimensions": [(["time"], "primary")]},
         "dose": plain(guard.describe()),
-        "versions": {"xbat_live": __version__, **{name: version(name) for name in _PACKAGES}},
+        "versions": versions(*_PACKAGES),
         **(md or {}),
     }
 

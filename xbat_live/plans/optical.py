@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from typing import Any, cast
 
 import bluesky.plan_stubs as bps
@@ -15,7 +14,6 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator, short_uid
 
-from xbat_live import __version__
 from xbat_live.devices import OpticalCamera, TxmBeamline
 from xbat_live.plans.cycling import Cycling, TimedStep, advance
 from xbat_live.plans.decisions import DECISION, Records
@@ -26,6 +24,7 @@ from xbat_live.plans.running import Clock, tell_end
 from xbat_live.plans.series import Series, SeriesSummary, alarm, decide, judge
 from xbat_live.plans.steering import paused_s, while_paused
 from xbat_live.plans.stubs import DARK, FLAT, PRIMARY, Target
+from xbat_live.versions import versions
 
 FIELD = "A"
 _FRAME_TYPE = {PRIMARY: "Normal", FLAT: "FlatField", DARK: "Background"}
@@ -258,6 +257,6 @@ def _metadata(arguments: dict[str, Any], run: _Run, md: dict[str, Any] | None) -
         "detectors": [run.camera.name],
         "motors": [],
         "hints": {"dimensions": [(["time"], "primary")]},
-        "versions": {"xbat_live": __version__, **{name: version(name) for name in _PACKAGES}},
+        "versions": versions(*_PACKAGES),
         **(md or {}),
     }

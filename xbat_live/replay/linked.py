@@ -6,14 +6,13 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
-from xbat_live import __version__
 from xbat_live.config import ExperimentConfig, recorded_config
 from xbat_live.replay.comparison import Comparison
 from xbat_live.replay.outcome import Outcome
 from xbat_live.replay.recording import Recording, ReplayError
+from xbat_live.versions import versions
 
 PLAN_NAME = "replay_documents"
 _PACKAGES = ("bluesky", "numpy", "scipy", "xraydb")
@@ -119,7 +118,7 @@ def _metadata(
             **{status: comparison.count(status) for status in ("same", "different", "new", "missing")},
             "served": comparison.served,
         },
-        "versions": {"xbat_live": __version__, **{name: version(name) for name in _PACKAGES}},
+        "versions": versions(*_PACKAGES),
     }
 
 
