@@ -39,7 +39,7 @@ from xbat_live.archive import (
     store_analysis,
 )
 from xbat_live.archive.search import Criteria, search_runs
-from xbat_live.archive.upload import LiveRunWriter
+from xbat_live.archive.upload import RunWriter
 from xbat_live.exchange.export import export_run
 
 __all__ = ["client", "frames_directory", "tiled_server"]
@@ -121,7 +121,7 @@ def test_the_run_in_tiled_does_not_depend_on_how_many_documents_went_together(ti
     for together in (1, 5, len(documents)):
         sent = []
         client.context.http_client.event_hooks["request"].append(sent.append)
-        writer = LiveRunWriter(client)
+        writer = RunWriter(client)
         for number, item in enumerate(_other_uids(documents, str(together)), start=1):
             writer(*json.loads(item))
             if number % together == 0 and number < len(documents):

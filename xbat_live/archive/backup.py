@@ -14,9 +14,9 @@ from xbat_live.archive.journal import SUFFIX, JournalBusyError, lock_file, read_
 from xbat_live.archive.parcels import PARCEL_SUFFIX, deliver, run_uid_of
 from xbat_live.archive.summary import RunSummary
 from xbat_live.archive.upload import (
+    RunWriter,
     explain,
     finish_run,
-    make_tiled_writer,
     remove_run,
     run_is_complete,
     why_unreadable,
@@ -130,7 +130,7 @@ def _insert(client: Any, path: Path, uid: str, documents: int) -> RepairResult:
         path.unlink()
         return RepairResult(uid=uid, action="present", documents=documents)
     replaced = remove_run(client, uid)
-    write = make_tiled_writer(client)
+    write = RunWriter(client)
     cut_off = True
     closing, summary = _Closing(), RunSummary()
     for name, doc in read_journal(path):

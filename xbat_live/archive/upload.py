@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from xbat_live.archive.settings import ArchiveError
 from xbat_live.archive.summary import KEY as SUMMARY
@@ -22,26 +22,8 @@ OUTSIDE = "outside the readable storage area"
 """What Tiled says of a file that its server may not read."""
 
 
-class Callback(Protocol):
-    """What takes documents."""
-
-    def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Take one document."""
-
-
-def make_tiled_writer(client: Any) -> Callback:
-    """Return a callback that writes runs to Tiled and raises when it cannot. What it holds back is written with the stop document."""
-    from bluesky_tiled_plugins import TiledWriter
-
-    from xbat_live.archive.frames import one_chunk_per_frame, use_event_frames
-
-    use_event_frames()
-    writer: Callback = TiledWriter(client, batch_size=_BATCH_SIZE, patches={"resource": one_chunk_per_frame})
-    return writer
-
-
-class LiveRunWriter:
-    """Writes the documents of one run to Tiled, as many together as the caller likes: viewers see them after `flush`.
+class RunWriter:
+    """Writes the documents of one run to Tiled, as many together as the caller likes: viewers see them after `flush`, all after the stop.
 
     A request takes Tiled about as long for many rows as for one. `bluesky_tiled_plugins.TiledWriter` has either a fixed number of rows
     to wait for, or a request for every one: with that, four documents per second were archived of a run that made eight.
@@ -105,7 +87,7 @@ class RunUpload:
     finished: bool = False
     _offset: int = 0
     _summary: RunSummary = field(default_factory=RunSummary, repr=False)
-    _writer: LiveRunWriter | None = field(default=None, repr=False)
+    _writer: RunWriter | None = field(default=None, repr=False)
 
     def advance(self, client: Any, *, recorded: int, limit: int) -> int:
         """Send up to `limit` of the `recorded` documents.
@@ -125,7 +107,7 @@ class RunUpload:
             if self.attempts == 1 and run_is_complete(client, self.uid):
                 raise FileExistsError(f"run {self.uid} is complete in Tiled already; it is left as it is")
             remove_run(client, self.uid)
-            self._writer = LiveRunWriter(client)
+            self._writer = RunWriter(client)
         count, ended = 0, False
         with self.path.open("rb") as file:
             file.seek(self._offset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,14 +143,14 @@ def _check_new(client: Any, incoming: IncomingRun) -> None:
 
 
 def _write(client: Any, incoming: IncomingRun, frames: dict[str, PlacedFrames], progress: Progress | None) -> None:
-    from xbat_live.archive.upload import explain, make_tiled_writer, remove_run, why_unreadable
+    from xbat_live.archive.upload import RunWriter, explain, remove_run, why_unreadable
     from xbat_live.exchange.tiff_list import use_file_lists
 
     use_file_lists()
     uid = incoming.record.start["uid"]
     total = sum(map(len, incoming.record.streams))
     try:
-        write: Callable[[str, dict[str, Any]], None] = make_tiled_writer(client)
+        write = RunWriter(client)
         done = 0
         for name, doc in documents(incoming.record, frames):
             write(name, doc)

@@ -44,9 +44,9 @@ def store_replay(  # noqa: PLR0917 - what a replay consists of
     """
     import httpx
 
-    from xbat_live.archive.upload import make_tiled_writer
+    from xbat_live.archive.upload import RunWriter
 
-    writer = make_tiled_writer(client)
+    writer = RunWriter(client)
     documents = list(_documents(recording, config, changes, outcome, comparison))
     try:
         for name, document in documents:

@@ -151,7 +151,7 @@ def test_documents_count_as_archived_when_tiled_has_them_and_not_before(tmp_path
         def flush(self):
             seen.append(("flush", upload.sent))
 
-    monkeypatch.setattr("xbat_live.archive.upload.LiveRunWriter", Writer)
+    monkeypatch.setattr("xbat_live.archive.upload.RunWriter", Writer)
     assert upload.advance({}, recorded=3, limit=2) == 2
     assert upload.sent == 2
     assert upload.advance({}, recorded=3, limit=2) == 1
