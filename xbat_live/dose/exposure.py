@@ -242,9 +242,13 @@ class DoseRefused(Exception):  # noqa: N818
         `DoseAccount.time_until_allowed_s`.
     x_um, y_um
         Sample coordinate of the exposure, um.
+    flux_ph_s
+        Flux that was to be reserved, photons/s.
     """
 
-    def __init__(self, limit: DoseLimit, would_be_gy: float, x_um: float, y_um: float, message: str) -> None:
+    def __init__(
+        self, limit: DoseLimit, would_be_gy: float, x_um: float, y_um: float, message: str, *, flux_ph_s: float
+    ) -> None:
         super().__init__(message)
         self.limit = limit
         self.would_be_gy = would_be_gy
@@ -253,3 +257,4 @@ class DoseRefused(Exception):  # noqa: N818
         self.kind: LimitKind = limit.kind
         self.x_um = x_um
         self.y_um = y_um
+        self.flux_ph_s = flux_ph_s

@@ -218,7 +218,7 @@ class Gate:
             f"above the limit {limit.name!r} of {format_gy(limit.value, limit.unit)} for {limit.material} "
             f"({limit.model}); {remedy}"
         )
-        return DoseRefused(limit, state.would_be, request.x_um, request.y_um, message)
+        return DoseRefused(limit, state.would_be, request.x_um, request.y_um, message, flux_ph_s=request.flux_ph_s)
 
 
 def _warnings(states: Sequence[LimitState]) -> tuple[str, ...]:

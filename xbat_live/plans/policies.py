@@ -96,6 +96,7 @@ def inputs_of(refusal: DoseRefused) -> dict[str, Any]:
         "unit": refusal.unit,
         "x_um": refusal.x_um,
         "y_um": refusal.y_um,
+        "flux_reserved_ph_s": refusal.flux_ph_s,  # between two exposures the beam may have been another
     }
 
 

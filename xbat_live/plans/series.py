@@ -253,7 +253,11 @@ def measure_field(
             if attempt == 0:
                 raise
             yield from decide(
-                series, "keep_rejected", f"no retake of {target.field}: {refusal}", threshold=refusal.limit_gy
+                series,
+                "keep_rejected",
+                f"no retake of {target.field}: {refusal}",
+                threshold=refusal.limit_gy,
+                **inputs_of(refusal),
             )
             return frame
         series.frames += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from xbat_live.replay.recording import STREAMS, Decision, Exposure, Recording, R
 _LOOK_AHEAD = 8  # exposures
 _SAME_UM = 1e-3
 _STEPS = ("potentiostat", "phase")
+_RESERVED = "flux_reserved_ph_s"  # of a decision about an exposure that was refused
 
 
 class RecordingOver(ReplayError):  # noqa: N818 - no error
@@ -67,6 +69,8 @@ class Director:
         self._next_at = 0
         self._last_of = {(exposure.point, exposure.field): exposure for exposure in self._order}
         self._transmissions = transmissions(self.recording)
+        self._attenuations = _attenuations(self.recording)
+        self._refusals = deque(decision for decision in self.recording.decisions if _RESERVED in decision.inputs)
         self._last_point = max((e.point for e in self._order), default=0)
 
     # -- time --------------------------------------------------------------------------------------------------------
@@ -184,9 +188,26 @@ class Director:
         if record is not None and int(record.index.get() or 0) > self._last_point:
             raise self.over(f"the recording ends with time point {self._last_point + 1}; the plan would have gone on")
         upcoming = self._upcoming()
+        refused = self._refused()
+        if refused is not None:
+            was = _transmission(self._attenuations, math.nextafter(refused.time_s, -math.inf))  # it may have been why
+            flux = self._known(refused.inputs[_RESERVED] / self.headroom)
+            return FluxMean(flux * self.flux_factor * self.transmission() / was)
         reserved = upcoming.flux_reserved_ph_s / self.headroom
         flux = reserved if not math.isnan(reserved) else upcoming.flux_ph_s
         return FluxMean(self._known(flux) * self._scale(upcoming))
+
+    def _refused(self) -> Decision | None:
+        """Return the decision that the run made when it was refused the sample exposure that the plan asks for now.
+
+        What that was to be reserved with is not what the next exposure was: after a relocation the beam may be another.
+        """
+        while self._refusals and self._refusals[0].after < self.after:
+            self._refusals.popleft()  # here it was granted
+        record = self.point_record
+        on_sample = record is None or STREAMS.get(str(record.frame_type.get()), "primary") == "primary"
+        due = bool(self._refusals) and self._refusals[0].after == self.after
+        return self._refusals[0] if due and on_sample else None
 
     def flux(self, t0_s: float, t1_s: float) -> FluxMean:
         """Return the flux that the exposure played last was settled with, photons/s."""
@@ -218,6 +239,8 @@ class Director:
 
     def decided(self, held: dict[str, Any], inputs: dict[str, Any]) -> Decision:
         """Return a decision of the replay with the recorded frame it came after."""
+        if _RESERVED in inputs and self._refused() is not None:
+            self._refusals.popleft()
         return Decision(
             action=str(held.get("action", "")),
             reason=str(held.get("reason", "")),
@@ -233,6 +256,12 @@ class Director:
 
 def transmissions(recording: Recording) -> list[float]:
     """Return the attenuator's transmission at every exposure: that of the run's decisions, 1 before the first."""
+    changes = _attenuations(recording)
+    return [_transmission(changes, exposure.time_s) for exposure in recording.exposures]
+
+
+def _attenuations(recording: Recording) -> list[tuple[float, float]]:
+    """Return from when, s, the attenuator let through which share."""
     changes = [
         (decision.time_s, float(after))
         for decision in recording.decisions
@@ -240,10 +269,8 @@ def transmissions(recording: Recording) -> list[float]:
     ]
     if recording.start.get("plan_name") == "attenuated_series":
         changes.insert(0, (-math.inf, float(recording.start.get("plan_args", {}).get("transmission", 1.0))))
-    found, present = [], 1.0
-    pending = list(changes)
-    for exposure in recording.exposures:
-        while pending and pending[0][0] <= exposure.time_s:
-            present = pending.pop(0)[1]
-        found.append(present)
-    return found
+    return changes
+
+
+def _transmission(changes: list[tuple[float, float]], time_s: float) -> float:
+    return next((share for since_s, share in reversed(changes) if since_s <= time_s), 1.0)

@@ -56,6 +56,37 @@ def test_flux_is_the_reserved_one_before_and_the_settled_one_after():
     assert play.flux(0.0, 1.0).flux_ph_s == 0.5e10
 
 
+REFUSED = {"limit": "dose limit", "flux_reserved_ph_s": 0.816e10}
+
+
+def test_what_was_refused_is_refused_with_its_own_flux():
+    """The next exposure was made after a relocation, with a beam that had changed by 1.6 % since."""
+    relocate = Decision("relocate", "use a fresh spot", 1, TAKEN[1].seq_num, inputs=REFUSED, time_s=1011.0)
+    play = director(decisions=(relocate, END))
+    play.serve(primary(0))
+    assert play.flux_now().flux_ph_s == pytest.approx(0.8e10)  # without the headroom
+    play.decided({"action": "relocate"}, REFUSED)
+    assert play.flux_now().flux_ph_s == pytest.approx(0.5e10)
+
+
+def test_an_exposure_that_is_granted_this_time_leaves_the_refusal_behind():
+    relocate = Decision("relocate", "use a fresh spot", 1, TAKEN[1].seq_num, inputs=REFUSED, time_s=1011.0)
+    play = director(decisions=(relocate, END))
+    play.serve(primary(0))
+    play.serve(primary(1))
+    play.decided({"action": "relocate"}, REFUSED)  # a refusal that the run did not have
+    assert play.flux_now().flux_ph_s == pytest.approx(0.5e10)
+
+
+def test_a_refusal_that_ended_in_attenuation_was_made_with_the_full_beam():
+    attenuate = Decision(
+        "attenuate", "", 1, TAKEN[1].seq_num, inputs=REFUSED | {"transmission_after": 0.5}, time_s=1011.0
+    )
+    play = director(decisions=(attenuate, END))
+    play.serve(primary(0))
+    assert play.flux_now().flux_ph_s == pytest.approx(0.8e10)
+
+
 @pytest.mark.parametrize(
     ("options", "factor"),
     [({"flux_factor": 2.0}, 2.0), ({"transmission": lambda: 0.25}, 0.25)],
