@@ -45,8 +45,8 @@ test-long: install   ## what takes longest: replay, exchange, faults of the arch
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 lint: install    ## style
-	$(BIN)/ruff check xbat_live tests benchmarks
-	$(BIN)/ruff format --check xbat_live tests benchmarks
+	$(BIN)/ruff check xbat_live tests benchmarks docs
+	$(BIN)/ruff format --check xbat_live tests benchmarks docs
 
 types: install   ## type checker
 	$(BIN)/mypy

@@ -1,7 +1,7 @@
 """Make the README's picture of the live page from a real run: ``python docs/make_live_picture.py docs/images/live-page.png``.
 
-Starts ``xbat demo``, opens its page in Debian's Chromium (``apt-get install chromium``) and takes the picture when the run has relocated and
-shows an accepted frame.
+Starts ``xbat demo``, opens its page in Debian's Chromium (``apt-get install chromium``) and takes the picture when the run has relocated
+and shows an accepted frame.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ import numpy as np
 from xbat_live.archive import TiledServer, connect, open_run
 from xbat_live.config import ExperimentConfig, load_config
 from xbat_live.dose import DoseMap, Ledger
-from xbat_live.imaging import optical_density
 from xbat_live.dose_setup import make_account
+from xbat_live.imaging import optical_density
 
 if TYPE_CHECKING:
     import pandas as pd
