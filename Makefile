@@ -38,8 +38,8 @@ demo: $(VENV)/.run   ## simulated beamline, Tiled and a dose-aware operando run 
 # One thread of the BLAS for each process: several on two cores wait for one another (the spectra's tests took four times the CPU).
 test test-long: export OPENBLAS_NUM_THREADS ?= 1
 
-test: install    ## all tests, in three processes, those against simulated hardware first (it is waited for)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long"
+test: install    ## all tests, in four processes, those against simulated hardware first (it is waited for)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not long"
 
 test-long: install   ## what takes longest: replay, exchange, faults of the archive, exposure strategies, microscope, energy sweeps against the IOCs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m long

@@ -391,6 +391,7 @@ def test_energy_sweeps_have_a_panel_of_their_own(new_page, tmp_path):
         shower, products = maps_of(tmp_path, PretendRun(), feed, cube(1), cube(2), cube(3, threshold_gy=21e6))
         page.until(lambda: page.page.get_by_test_id("xanes").is_visible())
         page.until(lambda: page.count("xas-map") == 3)
+        page.until(lambda: "cube 3 at C" in page.page.locator("#xanes-edge").inner_text())
         told = page.page.locator("#xanes-edge").inner_text()
         assert "cube 3 at C: threshold 21.0 MGy (95 %: 16.8 MGy to 27.3 MGy) ▲ pixels of high dose stay behind" in told
         for chart in ("#xanes-spectrum", "#xanes-trend"):
