@@ -142,11 +142,13 @@ class Bench:
     def wait_for_log(self, text: str) -> None:
         self.wait_for(lambda: text in self.log(), f"log says {text!r}")
 
-    def open_for(self, seconds: float) -> None:
-        """Open by hand."""
+    def open_for(self, seconds: float) -> float:
+        """Open by hand; return how long it was, by the shutter."""
+        before_s = self.open_time_s()
         self.client.put("SH:Cmd", "Open")
         time.sleep(seconds)
         self.client.put("SH:Cmd", "Close")
+        return self.open_time_s() - before_s
 
     def open_time_counted(self) -> float:
         return sum(entry.open_time_s for entry in self.records("unreserved"))
@@ -295,9 +297,10 @@ def test_an_unknown_shutter_counts_as_open(bench):
         time.sleep(0.5)
         counted_s = bench.open_time_counted()
         assert 0.9 <= counted_s <= unknown_s + 0.5
-        bench.open_for(0.5)
+        opened_s = bench.open_for(0.5)
+        assert opened_s >= 0.45
         bench.wait_until_counted()
-        assert bench.open_time_counted() == pytest.approx(counted_s + 0.5, abs=0.2)
+        assert bench.open_time_counted() == pytest.approx(counted_s + opened_s, abs=0.2)
 
 
 def test_dead_ion_chamber_is_replaced_by_the_ring_current(bench):
@@ -364,9 +367,10 @@ def test_ioc_killed_and_restarted_with_the_shutter_open(tmp_path):
         time.sleep(1.0)
         counted_s = bench.open_time_counted()
         assert 0.6 + back_s - dead_s - 0.5 <= counted_s <= 0.6 + time.monotonic() - dead_s
-        bench.open_for(0.5)
+        opened_s = bench.open_for(0.5)
+        assert opened_s >= 0.45
         bench.wait_until_counted()
-        assert bench.open_time_counted() == pytest.approx(counted_s + 0.5, abs=0.2)
+        assert bench.open_time_counted() == pytest.approx(counted_s + opened_s, abs=0.2)
         assert bench.ledger_gy() >= bench.twin_gy()
 
 
