@@ -128,7 +128,7 @@ class KeyframeChain:
         beside: str | PairShift = self._beside_sensor(keyframe, od, pair)
         if isinstance(beside, str):
             return self._lost(beside)
-        moved, pair = beside is not pair, beside
+        moved, pair = beside.shift_yx is not pair.shift_yx, beside
         confidence = pair.significance / (pair.significance + LEAST_SIGNIFICANCE)
         if pair.significance < LEAST_SIGNIFICANCE:
             return self._lost(

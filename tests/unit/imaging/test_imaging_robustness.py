@@ -107,8 +107,9 @@ def test_dust_in_all_frames_and_not_in_the_flat_does_not_pass_for_a_sample_at_re
     assert result.ok or depth > 0.2, "a few faint grains are no reason to lose frames"
 
 
-def test_a_drifting_run_under_dust_has_no_confident_wrong_shift(microscope: Microscope) -> None:
-    dusty = _lit_by(microscope, _grains(30, 0.4))
+@pytest.mark.parametrize("depth", [0.2, 0.7])
+def test_a_drifting_run_under_dust_has_no_confident_wrong_shift(microscope: Microscope, depth: float) -> None:
+    dusty = _lit_by(microscope, _grains(30, depth))
     registrar = LiveRegistrar(SHAPE, microscope.flat, microscope.dark, 0.03324)
     shifts = np.random.default_rng(3).normal(0, 13, (25, 2))
     results = [registrar.update(dusty.expose((float(y), float(x)))) for y, x in shifts]
