@@ -151,6 +151,7 @@ def test_cut_off_ends_the_charge(ioc):
 
 def test_wrong_potentiostat_settings_give_fault_and_reason(ioc):
     ioc.put("POT:Mode", "Galvanostatic")
+    ioc.put("POT:CRate", 1.0)
     ioc.put("POT:CutoffLow", 4.4)
     ioc.put("POT:CutoffHigh", 4.3)
     ioc.put("POT:Start", 1)

@@ -14,43 +14,7 @@ MOST_SAMPLED = 8000
 """Modes from which the scatter of phases is measured, about."""
 
 
-class HalfPlane:
-    """Modes on a grid of frequencies, one half of a real image's.
-
-    Parameters
-    ----------
-    fy, fx
-        Frequencies along either axis, cycles per px, float32.
-    multiplicity
-        Of every column: 1 where its mirror image is in the half plane, too, else 2.
-    """
-
-    def __init__(self, fy: NDArray[np.float32], fx: NDArray[np.float32], multiplicity: NDArray[np.float32]) -> None:
-        self.fy = fy
-        self.fx = fx
-        self.multiplicity = multiplicity
-        # Powers of the frequencies, for moments: columns 1, f, f^2
-        self._powers_y = np.stack([np.ones_like(fy), fy, fy**2], 1)
-        self._powers_x = np.stack([np.ones_like(fx), fx, fx**2], 1)
-
-    def phase(self, shift_yx: Float) -> Complex2D:
-        """Return ``exp(2 pi i f . shift)`` at all modes."""
-        return phase_ramp(self.fy, self.fx, shift_yx)
-
-    def moments(self, values: Complex2D, shift_yx: Float | tuple[float, float]) -> NDArray[np.complex128]:
-        """Return ``M[i, j] = sum fy^i fx^j v exp(2 pi i f . shift)`` for i, j in 0, 1, 2 over the full plane.
-
-        Two small matrix products: value, gradient and curvature of a correlation peak for the cost of reading the modes once.
-        """
-        by_column = _turns(self.fx, shift_yx[1]) * self.multiplicity
-        by_row = _turns(self.fy, shift_yx[0])
-        right = values @ (self._powers_x * by_column[:, None])
-        left = self._powers_y * by_row[:, None]
-        result: NDArray[np.complex128] = left.astype(np.complex128).T @ right.astype(np.complex128)
-        return result
-
-
-class Band(HalfPlane):
+class Band:
     """The modes of a half plane below a radius, as one contiguous block: all that registration has to touch.
 
     Parameters
@@ -73,9 +37,28 @@ class Band(HalfPlane):
             self._blocks = ((slice(0, ny), slice(0, columns)),)
         self.columns = columns
         fy = np.concatenate([window.fy[block[0]] for block in self._blocks])
-        super().__init__(fy, window.fx[:columns], window.multiplicity[:columns])
+        self.fy, self.fx, self.multiplicity = fy, window.fx[:columns], window.multiplicity[:columns]
+        # Powers of the frequencies, for moments: columns 1, f, f^2
+        self._powers_y = np.stack([np.ones_like(self.fy), self.fy, self.fy**2], 1)
+        self._powers_x = np.stack([np.ones_like(self.fx), self.fx, self.fx**2], 1)
         self.radial_index = self.take(window.radial_index)
         self._sampled = slice(0, columns, max(1, len(self.fy) * columns // MOST_SAMPLED))
+
+    def phase(self, shift_yx: Float) -> Complex2D:
+        """Return ``exp(2 pi i f . shift)`` at all modes."""
+        return phase_ramp(self.fy, self.fx, shift_yx)
+
+    def moments(self, values: Complex2D, shift_yx: Float | tuple[float, float]) -> NDArray[np.complex128]:
+        """Return ``M[i, j] = sum fy^i fx^j v exp(2 pi i f . shift)`` for i, j in 0, 1, 2 over the full plane.
+
+        Two small matrix products: value, gradient and curvature of a correlation peak for the cost of reading the modes once.
+        """
+        by_column = _turns(self.fx, shift_yx[1]) * self.multiplicity
+        by_row = _turns(self.fy, shift_yx[0])
+        right = values @ (self._powers_x * by_column[:, None])
+        left = self._powers_y * by_row[:, None]
+        result: NDArray[np.complex128] = left.astype(np.complex128).T @ right.astype(np.complex128)
+        return result
 
     def take(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the block of a spectrum-shaped array, contiguous."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-from xbat_live.imaging.band import Band, HalfPlane
+from xbat_live.imaging.band import Band
 from xbat_live.imaging.spectrum import Complex2D, CropWindow, Float, Float2D, PolarPower
 
 MOST_STEPS = 6
@@ -94,14 +94,12 @@ def highest_pixel(window: CropWindow, band: Band, weighted: Complex2D, reach_px:
     return np.array([float(rows[row]), float(columns[column])])
 
 
-def climb(
-    plane: HalfPlane, weighted: Complex2D, start_yx: Float, settled_px: float = SETTLED_PX
-) -> tuple[Float, Float, float] | None:
+def climb(band: Band, weighted: Complex2D, start_yx: Float) -> tuple[Float, Float, float] | None:
     """Newton's method on the weighted correlation from `start_yx`: place, curvature and height of the maximum; None when there is none."""
     at_y, at_x = float(start_yx[0]), float(start_yx[1])
     turn = 2 * np.pi
     for _ in range(MOST_STEPS):
-        moments = plane.moments(weighted, (at_y, at_x)).tolist()
+        moments = band.moments(weighted, (at_y, at_x)).tolist()
         up, across = -turn * moments[1][0].imag, -turn * moments[0][1].imag
         yy, xx, yx = (turn**2 * moments[i][j].real for i, j in ((2, 0), (0, 2), (1, 1)))
         determinant = yy * xx - yx**2
@@ -111,7 +109,7 @@ def climb(
         length = max(abs(step_y), abs(step_x))
         brake = min(1.0, 1.0 / max(length, 1e-12))
         at_y, at_x = at_y + brake * step_y, at_x + brake * step_x
-        if length < settled_px:
+        if length < SETTLED_PX:
             break
     return np.array([at_y, at_x]), np.array([[yy, yx], [yx, xx]]), moments[0][0].real
 

@@ -240,34 +240,10 @@ class Potentiostat:
             )
 
     @property
-    def status(self) -> str:
-        """One of "Idle", "Running", "Done" (cut-off reached) or "Fault"."""
-        self.advance()
-        return self._status
-
-    @property
-    def current_ma(self) -> float:
-        """Cell current in mA, positive while charging."""
-        self.advance()
-        return self._current_ma
-
-    @property
-    def voltage_v(self) -> float:
-        """Cell voltage in V."""
-        self.advance()
-        return self._voltage()
-
-    @property
     def soc(self) -> float:
         """Mean state of charge, 0..1."""
         self.advance()
         return self._electrode.mean_soc
-
-    @property
-    def capacity_mah(self) -> float:
-        """Charge passed since `start` in mAh, positive = charge."""
-        self.advance()
-        return self._passed_mah
 
     def advance(self) -> None:
         """Integrate up to now in steps that change the mean state of charge by at most 0.002."""

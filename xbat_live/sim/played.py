@@ -44,22 +44,10 @@ class PlayedPotentiostat:
 
     def read(self) -> CellReading:
         """Read all at one moment."""
-        return CellReading(self.voltage_v, self.current_ma, self.capacity_mah, self.soc, self.status)
-
-    @property
-    def voltage_v(self) -> float:
-        """Cell voltage, V."""
-        return float(self.readings.get("voltage_v", 0.0))
-
-    @property
-    def current_ma(self) -> float:
-        """Cell current, mA."""
-        return float(self.readings.get("current_ma", 0.0))
-
-    @property
-    def capacity_mah(self) -> float:
-        """Charge since the start of the step, mAh."""
-        return float(self.readings.get("capacity_mah", 0.0))
+        voltage_v, current_ma, capacity_mah = (
+            float(self.readings.get(name, 0.0)) for name in ("voltage_v", "current_ma", "capacity_mah")
+        )
+        return CellReading(voltage_v, current_ma, capacity_mah, self.soc, self.status)
 
     @property
     def soc(self) -> float:
@@ -116,7 +104,7 @@ class PlayedTwin(Twin):
         """Return the picture that was cued, without beam or stage having a say."""
         with self._lock:
             if self.cued is not None and self.cued.step_follows:
-                self.potentiostat.status = "Done"  # type: ignore[misc]
+                self.potentiostat.status = "Done"  # type: ignore[attr-defined]
             picture = self._picture
         rows, columns = slice(roi.min_y, roi.min_y + roi.size_y), slice(roi.min_x, roi.min_x + roi.size_x)
         frame = super().expose(start_s, end_s, Roi(0, 0, 16, 16), (1, 1), frame_type)

@@ -50,10 +50,10 @@ def test_galvanostatic_charge_is_current_times_time():
     bench = Bench()
     bench.cell.start("Galvanostatic", current_ma=0.5, cutoff_high_v=4.9)
     bench.time_s = 3600.0
-    assert bench.cell.capacity_mah == pytest.approx(0.5)
+    assert bench.cell.read().capacity_mah == pytest.approx(0.5)
     assert bench.cell.soc == pytest.approx(0.1 + 0.5 / 2.0)
-    assert (bench.cell.status, bench.cell.current_ma) == ("Running", 0.5)
-    assert bench.cell.voltage_v > open_circuit_voltage(bench.cell.soc)
+    assert (bench.cell.read().status, bench.cell.read().current_ma) == ("Running", 0.5)
+    assert bench.cell.read().voltage_v > open_circuit_voltage(bench.cell.soc)
 
 
 def test_result_does_not_depend_on_how_often_it_is_read():
@@ -73,7 +73,7 @@ def test_cut_off_ends_the_step_without_overshoot(c_rate, bound):
     bench = Bench(soc=0.5)
     bench.cell.start("Galvanostatic", c_rate=c_rate, cutoff_high_v=4.3, cutoff_low_v=3.0)
     bench.time_s = 10 * 3600.0
-    assert (bench.cell.status, bench.cell.current_ma) == ("Done", 0.0)
+    assert (bench.cell.read().status, bench.cell.read().current_ma) == ("Done", 0.0)
     assert abs(open_circuit_voltage(bench.cell.soc) + overpotential(c_rate) - bound) < 0.12
 
 
@@ -92,10 +92,10 @@ def test_hold_settles_at_the_voltage():
     bench = Bench(soc=0.5)
     bench.cell.start("Hold", hold_voltage_v=4.2)
     bench.time_s = 1.0
-    assert bench.cell.current_ma > 0
+    assert bench.cell.read().current_ma > 0
     bench.time_s = 5 * 3600.0
-    assert bench.cell.voltage_v == pytest.approx(4.2, abs=0.01)
-    assert abs(bench.cell.current_ma) < 0.05
+    assert bench.cell.read().voltage_v == pytest.approx(4.2, abs=0.01)
+    assert abs(bench.cell.read().current_ma) < 0.05
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_refused_settings_fault_and_say_why(mode, options, part):
     bench = Bench()
     with pytest.raises(ValueError, match=part):
         bench.cell.start(mode, **options)
-    assert (bench.cell.status, bench.cell.current_ma) == ("Fault", 0.0)
+    assert (bench.cell.read().status, bench.cell.read().current_ma) == ("Fault", 0.0)
 
 
 @given(
