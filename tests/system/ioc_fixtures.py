@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,11 @@ class Client:
         """Start to record the values of a PV."""
         self._ask("watch", name)
 
-    def seen(self, name):
-        """(server time, value) recorded so far."""
+    def seen(self, name, *, least):
+        """(server time, value) of every change since `watch`; waits for so many, and for what may come after them."""
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while len(changes := self._ask("seen", name)) < least:
+            assert time.monotonic() < deadline_s, f"{name} changed {len(changes)} times within {TIMEOUT_S} s: {changes}"
         return self._ask("seen", name)
 
     def eventually(self, name, expected, *, text=False, timeout_s=TIMEOUT_S):
@@ -160,11 +164,11 @@ class _Server:
         deadline_s = time.monotonic() + TIMEOUT_S
         while not seen and time.monotonic() < deadline_s:
             time.sleep(0.005)
-        del seen[:]
+        del seen[:-1]  # the value to begin with, which may come more than once
 
     def seen(self, name):
         time.sleep(0.1)  # monitors on their way
-        return list(self._seen[name])
+        return [after for before, after in pairwise(list(self._seen[name])) if before[1] != after[1]]
 
 
 def _serve(prefix):

@@ -131,7 +131,7 @@ def test_multiple_takes_num_images_and_falls_once(camera, multiple):
     camera.put(CAM + "Acquire", 1)
     assert camera.get(HDF + "NumCaptured_RBV") == 4
     assert camera.get(CAM + "NumImagesCounter_RBV") == 4
-    assert [value for _, value in camera.seen(CAM + "Acquire_RBV")] == [1, 0]
+    assert [value for _, value in camera.seen(CAM + "Acquire_RBV", least=2)] == [1, 0]
 
 
 def test_acquire_period_spaces_the_frames(camera, tmp_path):
