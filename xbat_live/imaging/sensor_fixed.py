@@ -30,7 +30,8 @@ ABOVE_NOISE = 20.0
 def agreement(pair: PairShift) -> float:
     """Return how much of what is above the noise in both frames agrees at their shift: 1 for one rigid sample.
 
-    The mean coherence over the polar bins where signal is well above the noise, over the one that signal and noise let expect.
+    The mean coherence ``C / sqrt(P1 P2)`` over the polar bins where signal is well above the noise, over what two copies of one signal S
+    with noise of their own have, ``sqrt(S1 S2 / (P1 P2))``. 1, too, where no bin is so far above the noise.
     """
     signal = [np.maximum(polar.signal(), 0) for polar in (pair.frame, pair.reference)]
     used = (signal[0] > ABOVE_NOISE * pair.frame.noise) & (signal[1] > ABOVE_NOISE * pair.reference.noise)
@@ -40,7 +41,7 @@ def agreement(pair: PairShift) -> float:
 
 
 def within(agrees: float) -> Float:
-    """Return the covariance, binned px squared, of a shift that what stays with the sensor may pull towards none.
+    """Return the covariance, shape (2, 2), binned px squared, of a shift that what stays with the sensor may pull towards none.
 
     Measured on dust that takes 0.2 to 0.7 of the light: 0.25 to 0.5 px with an agreement of 0.97.
     """
@@ -48,7 +49,7 @@ def within(agrees: float) -> Float:
 
 
 def second_shift(pair: PairShift) -> Float | None:
-    """Return where the correlation has another peak beside that of a pair at no shift (binned px, whole), or None.
+    """Return where the correlation has another peak beside that of a pair at no shift (shape (2,), binned px, whole), or None.
 
     What one peak explains is taken off first, with the frame's own structure: the autocorrelation of the reference, scaled to the height
     that every ring of frequencies has at no shift.
