@@ -39,10 +39,14 @@ class Band:
         fy = np.concatenate([window.fy[block[0]] for block in self._blocks])
         self.fy, self.fx, self.multiplicity = fy, window.fx[:columns], window.multiplicity[:columns]
         # Powers of the frequencies, for moments: columns 1, f, f^2
-        self._powers_y = np.stack([np.ones_like(self.fy), self.fy, self.fy**2], 1)
-        self._powers_x = np.stack([np.ones_like(self.fx), self.fx, self.fx**2], 1)
+        self._powers_y = np.stack([np.ones_like(self.fy), self.fy, self.fy**2], 1).astype(np.float64)
+        powers_x = np.stack([np.ones_like(self.fx), self.fx, self.fx**2], 1)
+        self._counted_x = powers_x * self.multiplicity[:, None]
         self.radial_index = self.take(window.radial_index)
         self._sampled = slice(0, columns, max(1, len(self.fy) * columns // MOST_SAMPLED))
+        self._sampled_fx = self.fx[self._sampled]
+        self._sampled_share = self.multiplicity[self._sampled] ** 2 * np.float32(self._sampled.step)
+        self._sampled_powers = powers_x[self._sampled] * self._sampled_share[:, None]
 
     def phase(self, shift_yx: Float) -> Complex2D:
         """Return ``exp(2 pi i f . shift)`` at all modes."""
@@ -53,11 +57,9 @@ class Band:
 
         Two small matrix products: value, gradient and curvature of a correlation peak for the cost of reading the modes once.
         """
-        by_column = _turns(self.fx, shift_yx[1]) * self.multiplicity
-        by_row = _turns(self.fy, shift_yx[0])
-        right = values @ (self._powers_x * by_column[:, None])
-        left = self._powers_y * by_row[:, None]
-        result: NDArray[np.complex128] = left.astype(np.complex128).T @ right.astype(np.complex128)
+        by_column = (self._counted_x * _turns(self.fx, shift_yx[1])[:, None]).astype(np.complex64)
+        by_row = self._powers_y * _turns(self.fy, shift_yx[0])[:, None]
+        result: NDArray[np.complex128] = by_row.T @ (values @ by_column)
         return result
 
     def take(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -89,26 +91,21 @@ class Band:
 
         m is the multiplicity of a mode in the half plane (1 or 2). Of larger blocks every n-th column is looked at.
         """
-        columns = self._sampled
-        turned = values[:, columns] * phase_ramp(self.fy, self.fx[columns], shift_yx)
-        share = self.multiplicity[columns] ** 2 * np.float32(columns.step)
-        imaginary, real = turned.imag**2, turned.real**2
-        right = imaginary @ (self._powers_x[columns] * share[:, None])
-        moments: Float = self._powers_y.astype(np.float64).T @ right.astype(np.float64)
-        return moments, float(real.sum(0) @ share)
+        turned = phase_ramp(self.fy, self._sampled_fx, shift_yx)
+        turned *= values[:, self._sampled]
+        imaginary, real = np.square(turned.imag), np.square(turned.real)
+        moments: Float = self._powers_y.T @ (imaginary @ self._sampled_powers)
+        return moments, float(np.add.reduce(real, axis=0) @ self._sampled_share)
 
 
 def phase_ramp(fy: NDArray[np.float32], fx: NDArray[np.float32], shift_yx: Float) -> Complex2D:
     """Return ``exp(2 pi i f . shift)`` on the grid of two axes of frequencies."""
-    phase: Complex2D = _turns(fy, shift_yx[0])[:, None] * _turns(fx, shift_yx[1])[None, :]
+    by_row, by_column = _turns(fy, shift_yx[0]).astype(np.complex64), _turns(fx, shift_yx[1]).astype(np.complex64)
+    phase: Complex2D = by_row[:, None] * by_column
     return phase
 
 
-def _turns(frequency: NDArray[np.float32], shift: float) -> NDArray[np.complex64]:
-    """Return ``exp(2 pi i f shift)``; whole turns, which float32 would pay for with digits, are taken off first."""
-    turns = np.float64(shift) * frequency
-    angle = (2 * np.pi * (turns - np.rint(turns))).astype(np.float32)
-    result = np.empty(len(angle), np.complex64)
-    np.cos(angle, out=result.real)
-    np.sin(angle, out=result.imag)
-    return result
+def _turns(frequency: NDArray[np.float32], shift: float) -> NDArray[np.complex128]:
+    """Return ``exp(2 pi i f shift)``, in float64: whole turns would cost float32 its digits."""
+    turns: NDArray[np.complex128] = np.exp(np.complex128(2j * np.pi * shift) * frequency)
+    return turns

@@ -197,8 +197,7 @@ class Corrector:
         # Sums in float64 or per row: a float32 sum over a whole frame would lose digits.
         rows = counts @ self._ones if self._lit_everywhere else np.einsum("ij,ij->i", counts, self._lit_share)
         light = float(rows.sum(dtype=np.float64)) / self._lit_count
-        with np.errstate(invalid="ignore", divide="ignore"):
-            row_light = rows / self._row_reference
+        row_light = rows / self._row_reference  # where it is NaN, no warning: that is quiet already
         if counts.min() < LEAST_COUNTS:
             np.maximum(counts, LEAST_COUNTS, out=counts)
         np.log(counts, out=counts)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from xbat_live.imaging.coarse import CoarseImage
 from xbat_live.imaging.level import Crop, PairShift
-from xbat_live.imaging.spectrum import Complex2D, Float, Float2D, PolarPower
+from xbat_live.imaging.spectrum import Complex2D, Float, Float2D
 
 MOST_BASELINE = 0.7
 """Unbinned px squared; a line of 2.9 px."""
@@ -102,7 +104,7 @@ class Keyframe:
         kept += static_phase.imag**2
         static = pair.static_power * (window.polar_mean(kept) - window.noise_mean(kept))
         floor = np.maximum(polar.noise + static, polar.noise)
-        central.replace_spectrum(spectrum, PolarPower(polar.power, polar.noise, floor), static_phase)
+        central.replace_spectrum(spectrum, replace(polar, floor=floor), static_phase)
 
 
 def _mean(before: Complex2D | None, added: Complex2D, share: np.float32) -> Complex2D:

@@ -23,7 +23,6 @@ from xbat_live.imaging.spectrum import (
 from xbat_live.imaging.subpixel import (
     Peak,
     highest_pixel,
-    inverse_2x2,
     measure_peak,
     radial_weight,
     significance_at,
@@ -238,12 +237,16 @@ class Level:
 
     def overlap(self, whole: tuple[int, int]) -> tuple[CropWindow, tuple[int, int]] | None:
         """Return geometry and corner, in the reference, of what is common at a shift by `whole` px; None when it is too little."""
-        size = [fast_even_length((n - abs(d)) // 16 * 16) for n, d in zip(self.shape, whole, strict=True)]
-        if min(size) < 32 or size[0] * size[1] < LEAST_OVERLAP * 0.8 * self.shape[0] * self.shape[1]:
-            return None
-        spare = [n - abs(d) - s for n, d, s in zip(self.shape, whole, size, strict=True)]
-        corner = (max(-whole[0], 0) + spare[0] // 2, max(-whole[1], 0) + spare[1] // 2)
-        return self._window((size[0], size[1])), corner
+        common = [n - abs(d) for n, d in zip(self.shape, whole, strict=True)]
+        window = self.central
+        # The size of all other crops where it fits: geometry of a size of its own takes as long as registering a frame.
+        if any(c < s for c, s in zip(common, window.shape, strict=True)):
+            size = [fast_even_length(c // 16 * 16) for c in common]
+            if min(size) < 32 or size[0] * size[1] < LEAST_OVERLAP * 0.8 * self.shape[0] * self.shape[1]:
+                return None
+            window = self._window((size[0], size[1]))
+        spare = [c - s for c, s in zip(common, window.shape, strict=True)]
+        return window, (max(-whole[0], 0) + spare[0] // 2, max(-whole[1], 0) + spare[1] // 2)
 
     def register(  # noqa: PLR0917
         self,
@@ -371,17 +374,21 @@ def _same_material(peak: Peak, displaced_yx: Float, reference: Crop, weight: Flo
     A window that lags by d behind the content adds d . (image under the window's slope) to the crop: to first order the maximum moves by
     a matrix times d, known from the reference alone.
     """
-    lag = peak.at_yx - displaced_yx
-    uncorrected = UNCORRECTED_PULL * _larger(lag)
+    at_y, at_x = peak.at_yx.tolist()
+    off_y, off_x = displaced_yx.tolist()
+    lag_y, lag_x = at_y - off_y, at_x - off_x
+    uncorrected = UNCORRECTED_PULL * max(abs(lag_y), abs(lag_x))
     if reference.pull is None:
         return peak.at_yx, uncorrected, reference.from_edge or 0.0
-    matrix = inverse_2x2(peak.curvature) @ (-2 * np.pi * (reference.pull @ weight[:-1]).T)
-    pull = float(np.abs(matrix).max())
+    (yy, yx), (xy, xx) = (-2 * np.pi * peak.inverse @ (reference.pull @ weight[:-1]).T).tolist()
+    pull = max(abs(yy), abs(yx), abs(xy), abs(xx))
     if pull > MOST_PULLED:
         return peak.at_yx, uncorrected, pull
-    content = inverse_2x2(np.eye(2) + matrix) @ (lag + matrix @ reference.lag_yx)
-    return displaced_yx + content, _larger(content - lag), pull
-
-
-def _larger(vector_yx: Float) -> float:
-    return max(abs(float(vector_yx[0])), abs(float(vector_yx[1])))
+    mean_y, mean_x = reference.lag_yx.tolist()
+    # Solve (1 + matrix) content = lag + matrix mean
+    pulled_y, pulled_x = lag_y + yy * mean_y + yx * mean_x, lag_x + xy * mean_y + xx * mean_x
+    determinant = (1 + yy) * (1 + xx) - yx * xy
+    content_y = ((1 + xx) * pulled_y - yx * pulled_x) / determinant
+    content_x = ((1 + yy) * pulled_x - xy * pulled_y) / determinant
+    moved = max(abs(content_y - lag_y), abs(content_x - lag_x))
+    return np.array([off_y + content_y, off_x + content_x]), moved, pull

@@ -52,13 +52,30 @@ class PolarPower:
         Mean power per mode, shape (n_radial, n_angular), float64.
     noise
         Power per mode in the band above the signal: shot noise, the flat's included.
+    share
+        Of a bin's modes in those of its radius, shape of `power`.
     floor
         Noise in every bin, shape of `power`, where it is not the same everywhere (averaged spectra); None: `noise`.
     """
 
     power: Float
     noise: float
+    share: Float
     floor: Float | None = None
+
+    @cached_property
+    def radial(self) -> list[float]:
+        """Mean power over angle, per radial bin."""
+        radial: list[float] = np.add.reduce(self.power * self.share, axis=1).tolist()
+        return radial
+
+    @cached_property
+    def radial_floor(self) -> list[float]:
+        """Mean noise over angle, per radial bin."""
+        if self.floor is None:
+            return [self.noise] * len(self.power)
+        floor: list[float] = np.add.reduce(self.floor * self.share, axis=1).tolist()
+        return floor
 
     def signal(self) -> Float:
         """Return the power above the noise, may be negative."""
@@ -110,6 +127,7 @@ class CropWindow:
             (slice(1, rows), slice(columns, last)),
             (slice(ny - rows + 1, ny), slice(columns, last)),
         )
+        self._noise_modes = sum(block.size for block in self.noise_band(radius))
         polar_index = np.where(inside, radial * N_ANGULAR + angular, N_RADIAL * N_ANGULAR).ravel()
         self._gather = _gathering(polar_index, N_RADIAL * N_ANGULAR)
         self.modes = np.bincount(polar_index, minlength=N_RADIAL * N_ANGULAR + 1)[:-1].reshape(N_RADIAL, N_ANGULAR)
@@ -119,11 +137,11 @@ class CropWindow:
         usable[0, :] = usable[:, 0] = False
         self.radial_index = np.where(usable, np.clip(radial, 0, N_RADIAL - 1), N_RADIAL).astype(np.intp)
         centre = np.minimum(np.sqrt(self.radial_edges[1:] * self.radial_edges[:-1]), 0.5)
-        self.most_coherence: Float = np.minimum(1 - _aliased(centre), MOST_COHERENCE)
+        self.most_coherence: list[float] = np.minimum(1 - _aliased(centre), MOST_COHERENCE).tolist()
         # Modes times frequency squared: what a radial bin tells of a shift at equal coherence
         weight = np.broadcast_to(multiplicity, radius.shape).ravel()
         self.radial_modes: Float = np.bincount(self.radial_index.ravel(), weight, N_RADIAL + 1)[:-1].astype(float)
-        self.radial_leverage: Float = self.radial_modes * centre**2
+        self.radial_leverage: list[float] = (self.radial_modes * centre**2).tolist()
         self._bands: dict[int, Band] = {}
 
     @cached_property
@@ -148,8 +166,7 @@ class CropWindow:
 
     def noise_mean(self, values: NDArray[np.floating]) -> float:
         """Return the mean of a spectrum-shaped map above the signal."""
-        blocks = self.noise_band(values)
-        return float(sum(float(block.sum()) for block in blocks) / sum(block.size for block in blocks))
+        return sum(float(np.add.reduce(block, axis=None)) for block in self.noise_band(values)) / self._noise_modes
 
     def band_below(self, last: int) -> Band:
         """Return the modes up to and including radial bin `last` as one block (made when first asked for)."""
@@ -182,9 +199,9 @@ class CropWindow:
         """
         y, x = offset_yx
         crop = od[y : y + self.shape[0], x : x + self.shape[1]]
-        mean = float(np.einsum("ij,ij->", crop, window)) / (float(window.sum()) if total is None else total)
-        windowed = crop - np.float32(mean)
-        windowed *= window
+        windowed = crop * window
+        mean = float(np.add.reduce(windowed, axis=None)) / (float(window.sum()) if total is None else total)
+        windowed -= np.float32(mean) * window
         spectrum: Complex2D = fft.rfft2(windowed, workers=self.workers, overwrite_x=True, norm="ortho")
         return spectrum
 
@@ -194,10 +211,10 @@ class CropWindow:
 
     def polar(self, spectrum: Complex2D) -> PolarPower:
         """Return the power of a spectrum in polar bins, with its noise floor."""
-        power = spectrum.real**2
-        imaginary = spectrum.imag
-        power += imaginary * imaginary
-        return PolarPower(self.polar_mean(power), self.noise_mean(power))
+        # By way of the magnitude, which is vectorised: half the time of squares of the parts
+        power = np.abs(spectrum)
+        power *= power
+        return PolarPower(self.polar_mean(power), self.noise_mean(power), self._angular_share)
 
     def polar_mean(self, values: NDArray[np.floating]) -> Float:
         """Return the mean of a map over modes in each polar bin, shape (n_radial, n_angular)."""

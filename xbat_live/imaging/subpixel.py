@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
 
 from xbat_live.imaging.band import Band
-from xbat_live.imaging.spectrum import Complex2D, CropWindow, Float, Float2D, PolarPower
+from xbat_live.imaging.spectrum import N_RADIAL, Complex2D, CropWindow, Float, Float2D, PolarPower
 
 MOST_STEPS = 6
 SETTLED_PX = 0.02
@@ -27,8 +29,8 @@ class Peak:
     ----------
     at_yx
         Its place, binned px.
-    curvature
-        Negative second derivatives there, 2x2.
+    inverse
+        Of the curvature (negative second derivatives) there, 2x2.
     covariance
         Of `at_yx`, binned px squared: sandwich estimate from the residual phases.
     significance
@@ -36,7 +38,7 @@ class Peak:
     """
 
     at_yx: Float
-    curvature: Float
+    inverse: Float
     covariance: Float
     significance: float
 
@@ -62,17 +64,21 @@ class RadialWeight:
 
 def radial_weight(window: CropWindow, frame: PolarPower, reference: PolarPower) -> RadialWeight:
     """Return the weights for the cross-spectrum of two frames."""
-    p_frame, p_reference = window.radial_mean(frame.power), window.radial_mean(reference.power)
-    floor = frame.noise if frame.floor is None else window.radial_mean(frame.floor)
-    reference_floor = reference.noise if reference.floor is None else window.radial_mean(reference.floor)
-    signal = np.maximum(p_frame - floor, 0) * np.maximum(p_reference - reference_floor, 0)
-    product = np.maximum(p_frame * p_reference, 1e-30)
-    coherence = np.clip(signal / product, 0, window.most_coherence)
-    coherence[coherence < WEAKEST_COHERENCE] = 0
-    even = coherence / np.sqrt(product)
-    gained = np.cumsum(coherence / (1 - coherence) * window.radial_leverage)
-    last = int(np.searchsorted(gained, (1 - INFORMATION_LEFT_OUT) * gained[-1])) if gained[-1] > 0 else -1
-    return RadialWeight(np.append(even / (1 - coherence), 0.0), np.append(even, 0.0), last)
+    best, even, gained = [0.0] * (N_RADIAL + 1), [0.0] * (N_RADIAL + 1), [0.0] * N_RADIAL
+    total = 0.0
+    for i, (p, floor, p_reference, reference_floor) in enumerate(
+        zip(frame.radial, frame.radial_floor, reference.radial, reference.radial_floor, strict=True)
+    ):
+        product = max(p * p_reference, 1e-30)
+        signal = max(p - floor, 0.0) * max(p_reference - reference_floor, 0.0)
+        coherence = min(signal / product, window.most_coherence[i])
+        if coherence >= WEAKEST_COHERENCE:
+            even[i] = coherence / math.sqrt(product)
+            best[i] = even[i] / (1 - coherence)
+            total += coherence / (1 - coherence) * window.radial_leverage[i]
+        gained[i] = total
+    last = bisect_left(gained, (1 - INFORMATION_LEFT_OUT) * total) if total > 0 else -1
+    return RadialWeight(np.array(best), np.array(even), last)
 
 
 def weight_map(band: Band, radial: Float) -> Float2D:
@@ -101,7 +107,7 @@ def climb(band: Band, weighted: Complex2D, start_yx: Float) -> tuple[Float, Floa
     for _ in range(MOST_STEPS):
         moments = band.moments(weighted, (at_y, at_x)).tolist()
         up, across = -turn * moments[1][0].imag, -turn * moments[0][1].imag
-        yy, xx, yx = (turn**2 * moments[i][j].real for i, j in ((2, 0), (0, 2), (1, 1)))
+        yy, xx, yx = turn**2 * moments[2][0].real, turn**2 * moments[0][2].real, turn**2 * moments[1][1].real
         determinant = yy * xx - yx**2
         if determinant <= 0 or yy <= 0:
             return None
@@ -135,12 +141,14 @@ def measure_peak(band: Band, weighted: Complex2D, start_yx: Float, shared: float
         return None
     at, curvature, height = found
     moments, in_phase = band.scatter_of_phases(weighted, at)
-    spread = (2 * np.pi) ** 2 * np.array([[moments[2, 0], moments[1, 1]], [moments[1, 1], moments[0, 2]]])
+    (none, _, xx), (_, yx, _), (yy, _, _) = moments.tolist()
     inverse = inverse_2x2(curvature)
-    covariance = inverse @ spread @ inverse * shared
-    covariance[[0, 1], [0, 1]] += floor_px**2
-    total = in_phase + float(moments[0, 0])
-    return Peak(at, curvature, covariance, height / max(float(np.sqrt(shared * total / 2)), 1e-30))
+    covariance = inverse @ np.array([[yy, yx], [yx, xx]]) @ inverse
+    covariance *= (2 * np.pi) ** 2 * shared
+    covariance[0, 0] += floor_px**2
+    covariance[1, 1] += floor_px**2
+    spread = math.sqrt(shared * (in_phase + none) / 2)
+    return Peak(at, inverse, covariance, height / max(spread, 1e-30))
 
 
 def significance_at(band: Band, weighted: Complex2D, at_yx: Float, shared: float) -> float:
