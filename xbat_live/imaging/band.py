@@ -66,16 +66,6 @@ class Band:
         """Return the block of a spectrum-shaped array, contiguous."""
         return np.concatenate([values[block] for block in self._blocks])
 
-    def product(self, a: Complex2D, b: Complex2D) -> Complex2D:
-        """Return the block of ``a * b``, both spectrum-shaped."""
-        result = np.empty((len(self.fy), self.columns), np.complex64)
-        top = 0
-        for block in self._blocks:
-            part = a[block]
-            np.multiply(part, b[block], out=result[top : top + len(part)])
-            top += len(part)
-        return result
-
     def scatter(self, values: Complex2D, window: CropWindow) -> Complex2D:
         """Return a half plane that is `values` in the block and zero elsewhere."""
         half = np.zeros((window.shape[0], len(window.fx)), np.complex64)

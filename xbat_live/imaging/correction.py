@@ -16,7 +16,8 @@ Float1D = NDArray[np.float32]
 LEAST_COUNTS = 1.0
 UNLIT_FRACTION = 0.02
 FLAT_SMOOTHING_PX = 16.0
-STRIP_ROWS = 256
+STRIP_PX = 1 << 18
+"""Pixels binned at a time: what stays in the cache between the steps."""
 FITS_TWICE = 1 << 15
 _SOME = (slice(None, None, 4), slice(None, None, 4))  # pixels enough for a percentile
 
@@ -61,17 +62,18 @@ def bin_sum(frame: NDArray[Any], factor: int) -> Float2D:
     if not (packed and sys.byteorder == "little"):
         return _bin_strided(frame[:ny, :nx], factor)
     binned = np.empty((ny // factor, nx // factor), np.float32)
-    strip = max(STRIP_ROWS // factor, 1) * factor
+    strip = max(STRIP_PX // (nx * factor), 1) * factor
     for top in range(0, ny, strip):
         block = frame[top : min(top + strip, ny), :nx]
         binned[top // factor : (top + len(block)) // factor] = _bin_packed(block, factor)
     return binned
 
 
-def _bin_packed(strip: NDArray[np.uint16], factor: int) -> NDArray[np.uint32]:
+def _bin_packed(strip: NDArray[np.uint16], factor: int) -> NDArray[np.int32]:
     """Return the sums of a strip that stays in the cache, two pixels per 32-bit word: half the operations.
 
-    They reach 65535 * factor**2 < 2**32. Where it cannot overflow, rows are added by twos before that: half of the half.
+    They reach 65535 * factor**2 < 2**31; signed ones are converted to float32 in half the time. Where it cannot overflow, rows are added by
+    twos before that: half of the half.
     """
     step = factor
     if int(strip.max()) < FITS_TWICE:
@@ -79,7 +81,7 @@ def _bin_packed(strip: NDArray[np.uint16], factor: int) -> NDArray[np.uint32]:
     words = strip.view(np.uint32)
     pairs = words & np.uint32(0xFFFF)
     pairs += words >> np.uint32(16)
-    return _added(_added(pairs, step).T, factor // 2).T
+    return _added(_added(pairs.view(np.int32), step).T, factor // 2).T
 
 
 def _added(values: NDArray[Any], step: int) -> NDArray[Any]:

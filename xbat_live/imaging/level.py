@@ -86,23 +86,23 @@ class Crop:
     pull: Float | None = None
     from_edge: float | None = None
     lag_yx: Float = field(default_factory=lambda: np.zeros(2))
-    _static_conjugate: tuple[Band, Complex2D] | None = None
+    _blocks: tuple[Band, Complex2D, Complex2D | None] | None = None
 
     @cached_property
     def conjugate(self) -> Complex2D:
         """Conjugate of `spectrum`, which must not be changed in place."""
         return self.spectrum.conj()
 
-    def static_conjugate(self, band: Band) -> Complex2D:
-        """Return the conjugate of `static_phase` in a block, kept for the next frame."""
-        if self._static_conjugate is None or self._static_conjugate[0] is not band:
-            assert self.static_phase is not None
-            self._static_conjugate = (band, band.take(self.static_phase).conj())
-        return self._static_conjugate[1]
+    def conjugates(self, band: Band) -> tuple[Complex2D, Complex2D | None]:
+        """Return the conjugates of `spectrum` and `static_phase` (or None) in a block, kept for the next frame."""
+        if self._blocks is None or self._blocks[0] is not band:
+            static = None if self.static_phase is None else band.take(self.static_phase).conj()
+            self._blocks = (band, band.take(self.conjugate), static)
+        return self._blocks[1:]
 
     def replace_spectrum(self, spectrum: Complex2D, polar: PolarPower, static_phase: Complex2D) -> None:
         """Put an averaged spectrum in place of the first frame's."""
-        self.spectrum, self.polar, self.static_phase, self._static_conjugate = spectrum, polar, static_phase, None
+        self.spectrum, self.polar, self.static_phase, self._blocks = spectrum, polar, static_phase, None
         self.__dict__.pop("conjugate", None)
 
 
@@ -282,11 +282,13 @@ class Level:
         if radial.last < 0:
             return None
         band = window.band_below(radial.last)
-        cross = band.product(spectrum, reference.conjugate)
+        conjugate, static_conjugate = reference.conjugates(band)
+        cross = band.take(spectrum)
+        cross *= conjugate
         if static > 0:
             pattern = band.phase(np.array(whole, float))
-            if reference.static_phase is not None:
-                pattern *= reference.static_conjugate(band)
+            if static_conjugate is not None:
+                pattern *= static_conjugate
             pattern *= np.float32(static)
             cross -= pattern
         weighted = cross * weight_map(band, radial.best)

@@ -20,6 +20,8 @@ SEARCH_PX = 10
 MOST_PULL_PX = 0.02
 """Correction for windows not on the same material, binned px, from which the fine step is repeated with the window in the better place."""
 MOST_ROUNDS = 6
+SAME_CROPS_PX = 0.8
+"""Rest of a shift, binned px, up to which crops are kept: the window is displaced by it anyway, new ones would have to be transformed."""
 LOST_PX = 0.6
 """Difference, binned px, from which the start is not trusted and the surface is searched."""
 
@@ -83,10 +85,10 @@ class ShiftEngine:
         """
         at = np.asarray(shift_yx, float)
         search, searched, pair = not near, False, None
-        taper = at - np.rint(at) if known else None
         crops: dict[tuple[int, int], Crop] = {}
+        whole = (int(np.rint(at[0])), int(np.rint(at[1])))
+        taper = at - whole if known else None
         for _ in range(MOST_ROUNDS):
-            whole = (int(np.rint(at[0])), int(np.rint(at[1])))
             found = self._fine_step(keyframe, od, whole, None if search else at - whole, taper, crops)
             lost = found is None or (not search and float(np.abs(found.shift_yx - at).max()) > LOST_PX)
             if lost and not search and not searched:
@@ -98,7 +100,9 @@ class ShiftEngine:
             if not search and found.pull_px < MOST_PULL_PX:
                 return found
             search, searched, at = False, True, found.shift_yx
-            taper = at - np.rint(at)
+            if float(np.abs(at - whole).max()) > SAME_CROPS_PX:
+                whole = (int(np.rint(at[0])), int(np.rint(at[1])))
+            taper = at - whole
         return pair
 
     def central_spectrum(self, od: Float2D, weight: Float2D) -> Crop:
