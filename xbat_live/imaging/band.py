@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,6 +93,15 @@ def phase_ramp(fy: NDArray[np.float32], fx: NDArray[np.float32], shift_yx: Float
     """Return ``exp(2 pi i f . shift)`` on the grid of two axes of frequencies."""
     by_row, by_column = _turns(fy, shift_yx[0]).astype(np.complex64), _turns(fx, shift_yx[1]).astype(np.complex64)
     phase: Complex2D = by_row[:, None] * by_column
+    return phase
+
+
+def mean_phase_ramp(fy: NDArray[np.float32], fx: NDArray[np.float32], shifts_yx: Sequence[Float]) -> Complex2D:
+    """Return the mean of `phase_ramp` over shifts: one matrix product."""
+    by_row = np.stack([_turns(fy, y) for y, _ in shifts_yx], 1).astype(np.complex64)
+    by_column = np.stack([_turns(fx, x) for _, x in shifts_yx]).astype(np.complex64)
+    phase: Complex2D = by_row @ by_column
+    phase *= np.float32(1 / len(shifts_yx))
     return phase
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from xbat_live.imaging.band import mean_phase_ramp
 from xbat_live.imaging.coarse import CoarseImage
 from xbat_live.imaging.level import Crop, PairShift
-from xbat_live.imaging.spectrum import Complex2D, Float, Float2D
+from xbat_live.imaging.spectrum import Float, Float2D
 
 MOST_BASELINE = 0.7
 """Unbinned px squared; a line of 2.9 px."""
@@ -90,31 +91,19 @@ class Keyframe:
         if central.averaged == 1:
             # The frames averaged in are all aligned on the noise of the first: their mean lies off by that, half of this pair's error.
             self.own_covariance = pair.covariance / 2
-        window, spectrum, static_phase = pair.window, central.spectrum, central.static_phase
+        window, before, now = pair.window, central.averaged, central.averaged + len(taken)
+        spectrum = central.spectrum * np.float32(before)
         for one in taken:
-            central.averaged += 1
-            share = np.float32(1 / central.averaged)
-            spectrum = _mean(spectrum, one.turned_spectrum(), share)
-            # Aligned on the sample, noise of the flat moves from frame to frame: it averages out at high frequencies first.
-            static_phase = _mean(static_phase, window.phase(one.shift_yx), share)
-            central.lag_yx = central.lag_yx + (one.lag_yx - central.lag_yx) / central.averaged
+            spectrum += one.turned_spectrum()
+        spectrum *= np.float32(1 / now)
+        # Aligned on the sample, noise of the flat moves from frame to frame: it averages out at high frequencies first.
+        central.places.extend(one.shift_yx for one in taken)
+        static_phase = mean_phase_ramp(window.fy, window.fx, central.places)
+        central.lag_yx = (before * central.lag_yx + sum(one.lag_yx for one in taken)) / now
+        central.averaged = now
         polar = window.polar(spectrum)
-        assert static_phase is not None
         kept = static_phase.real**2
         kept += static_phase.imag**2
         static = pair.static_power * (window.polar_mean(kept) - window.noise_mean(kept))
         floor = np.maximum(polar.noise + static, polar.noise)
         central.replace_spectrum(spectrum, replace(polar, floor=floor), static_phase)
-
-
-def _mean(before: Complex2D | None, added: Complex2D, share: np.float32) -> Complex2D:
-    """Return the running mean with one more (which is overwritten); `before` None stands for one everywhere."""
-    if before is None:
-        added -= np.complex64(1)
-        added *= share
-        added += np.complex64(1)
-    else:
-        added -= before
-        added *= share
-        added += before
-    return added

@@ -62,8 +62,8 @@ class Crop:
         Taper times weight and its sum, the spectrum under it, and its power in polar bins.
     mode_correlation
         Neighbouring modes that share one independent value.
-    averaged
-        Frames averaged into the spectrum.
+    averaged, places
+        Number of frames averaged into the spectrum, and their shifts against the first one, binned px.
     static_phase
         Mean phase of the sensor-fixed noise in the averaged spectrum; None means one (a single frame).
     pull
@@ -82,6 +82,7 @@ class Crop:
     polar: PolarPower
     mode_correlation: float
     averaged: int = 1
+    places: list[Float] = field(default_factory=lambda: [np.zeros(2)])
     static_phase: Complex2D | None = None
     pull: Float | None = None
     from_edge: float | None = None
@@ -283,7 +284,7 @@ class Level:
             return None
         band = window.band_below(radial.last)
         conjugate, static_conjugate = reference.conjugates(band)
-        cross = band.take(spectrum)
+        cross: Complex2D = band.take(spectrum)
         cross *= conjugate
         if static > 0:
             pattern = band.phase(np.array(whole, float))
@@ -291,7 +292,7 @@ class Level:
                 pattern *= static_conjugate
             pattern *= np.float32(static)
             cross -= pattern
-        weighted = cross * weight_map(band, radial.best)
+        weighted: Complex2D = cross * weight_map(band, radial.best)
         start = highest_pixel(window, band, weighted, reach_px) if start_yx is None else start_yx
         shared = reference.mode_correlation
         peak = measure_peak(band, weighted, start, shared, SYSTEMATIC_PX * self.bin**2)
@@ -299,7 +300,7 @@ class Level:
             return None
         significance = peak.significance
         if significance < DOUBTFUL:
-            even = cross * weight_map(band, radial.even)
+            even: Complex2D = cross * weight_map(band, radial.even)
             significance = max(significance, significance_at(band, even, peak.at_yx, shared))
         rest, pull_px, from_edge = _same_material(peak, displaced, reference, radial.best)
         reference.from_edge = from_edge
