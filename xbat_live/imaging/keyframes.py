@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +69,15 @@ class Located:
     keyframe: Keyframe | None
 
 
+class _LostError(Exception):
+    """A frame was not found, and why."""
+
+    def __init__(self, reason: str, confidence: float = 0.0, pair: PairShift | None = None) -> None:
+        super().__init__(reason)
+        self.confidence = confidence
+        self.pair = pair
+
+
 class KeyframeChain:
     """Locates frames of one field of view and decides which become keyframes.
 
@@ -102,62 +112,68 @@ class KeyframeChain:
             True, "first frame of this field", np.zeros(2), np.zeros(2), np.zeros((2, 2)), 1.0, None, keyframe
         )
 
-    def locate(self, od: Float2D, weight: Float2D) -> Located:  # noqa: PLR0911 - one return per reason
+    def locate(self, od: Float2D, weight: Float2D) -> Located:
         """Find the frame relative to the keyframes; changes nothing but the choice of the active keyframe."""
-        engine = self.engine
         active = self._active
         if active is None:
             raise RuntimeError("no keyframe yet: call start() with the first sharp frame")
-        image = engine.coarse.prepare(od, weight)
-        found = engine.search(active, image)
+        try:
+            return self._found(active, od, weight)
+        except _LostError as lost:
+            size = np.array(self.engine.shape, float) * self.engine.bin / 2
+            confidence = min(lost.confidence, 0.5)
+            return Located(
+                False, str(lost), self._last_yx.copy(), size, np.diag(size**2), confidence, lost.pair, active
+            )
+
+    def _found(self, active: Keyframe, od: Float2D, weight: Float2D) -> Located:
+        """Return where the frame is, or raise `_LostError`."""
+        engine = self.engine
+        found = engine.search(active, engine.coarse.prepare(od, weight))
         if not found or found[0].correlation < LEAST_COARSE:
-            return self._lost("no structure in common with the keyframe: moved out of the field, or another sample")
+            raise _LostError("no structure in common with the keyframe: moved out of the field, or another sample")
         if _ambiguous(found, FAR_APART * engine.coarse.factor):
-            return self._lost("two shifts fit equally well (periodic sample?)")
+            raise _LostError("two shifts fit equally well (periodic sample?)")
         near = found[0].near_yx
         rough = active.position_yx + (np.array(found[0].shift_yx, float) if near is None else near)
         # The nearest keyframe has most in common with the frame; whatever was found against the active one, if that fails.
         nearest = min(self.keyframes, key=lambda k: _apart(k.position_yx, rough))
-        pair, keyframe = None, active
+        matched, keyframe = None, active
         for keyframe in dict.fromkeys((nearest, active)):
-            pair = engine.refine(keyframe, od, rough - keyframe.position_yx, near=near is not None)
-            if pair is not None and pair.significance > LEAST_SIGNIFICANCE:
+            matched = engine.refine(keyframe, od, rough - keyframe.position_yx, near=near is not None)
+            if matched is not None and matched.significance > LEAST_SIGNIFICANCE:
                 break
-        if pair is None:
-            return self._lost("too little in common with the keyframe")
-        beside: str | PairShift = self._beside_sensor(keyframe, od, pair)
-        if isinstance(beside, str):
-            return self._lost(beside)
-        moved, pair = beside.shift_yx is not pair.shift_yx, beside
+        if matched is None:
+            raise _LostError("too little in common with the keyframe")
+        pair = self._of_the_sample(keyframe, od, matched)
         confidence = pair.significance / (pair.significance + LEAST_SIGNIFICANCE)
         if pair.significance < LEAST_SIGNIFICANCE:
-            return self._lost(
+            raise _LostError(
                 f"correlation peak only {pair.significance:.1f} standard deviations high, {LEAST_SIGNIFICANCE:g} needed",
                 confidence,
             )
         if _on_one_axis(pair) > MOST_ON_ONE_AXIS:
-            return self._lost("lines along one axis: the shift along them cannot be measured", confidence)
+            raise _LostError("lines along one axis: the shift along them cannot be measured", confidence)
         coarse_yx = np.array(found[0].shift_yx) + active.position_yx
         position = keyframe.position_yx + pair.shift_yx
-        if not moved and _apart(position, coarse_yx) > MOST_APART * engine.coarse.factor:
-            return self._lost("coarse and fine shift disagree", confidence)
+        as_matched = pair.shift_yx is matched.shift_yx
+        if as_matched and _apart(position, coarse_yx) > MOST_APART * engine.coarse.factor:
+            raise _LostError("coarse and fine shift disagree", confidence)
         scale = engine.bin
         covariance = (keyframe.covariance_of(pair) + pair.frame_covariance) * scale**2
-        sigma = np.sqrt(np.diag(covariance))
-        if np.sqrt(max(pair.covariance[0, 0], pair.covariance[1, 1])) * scale > MOST_SIGMA_PX:
+        sigma = np.sqrt(covariance.diagonal())
+        if math.sqrt(max(pair.covariance[0, 0], pair.covariance[1, 1])) * scale > MOST_SIGMA_PX:
             agrees = agreement(pair)
-            why = (
-                ""
-                if agrees > NOT_BELIEVED
-                else f", only {100 * agrees:.0f} % of the structure moved as one (stale flat?)"
-            )
-            return self._lost(
-                f"shift uncertain by {sigma.max():.2f} px, limit {MOST_SIGMA_PX:g} px{why}", confidence, pair
+            stale = f", only {100 * agrees:.0f} % of the structure moved as one (stale flat?)"
+            raise _LostError(
+                f"shift uncertain by {sigma.max():.2f} px, limit {MOST_SIGMA_PX:g} px{'' if agrees > NOT_BELIEVED else stale}",
+                confidence,
+                pair,
             )
         return Located(True, "", position * scale, sigma, covariance, confidence, pair, keyframe)
 
-    def _beside_sensor(self, keyframe: Keyframe, od: Float2D, pair: PairShift) -> PairShift | str:
-        """Return the pair, that of the sample where the one given is of what stays with the sensor, or why neither can be told.
+    def _of_the_sample(self, keyframe: Keyframe, od: Float2D, pair: PairShift) -> PairShift:
+        """Return the pair, or that of the sample where this is one of what stays with the sensor; raise `_LostError` if none can be told.
 
         Only against a keyframe of one or two frames: later what stays is averaged out, and the sample itself may have changed.
         """
@@ -173,7 +189,7 @@ class KeyframeChain:
                 return at
         elif agrees > NOT_BELIEVED:
             return replace(pair, covariance=pair.covariance + within(agrees))
-        return (
+        raise _LostError(
             f"only {100 * agrees:.0f} % of the structure is where the keyframe has it, which is no shift at all: dust or a flat that "
             "no longer fits stay with the camera; take the flat again"
         )
@@ -252,12 +268,6 @@ class KeyframeChain:
             far = max(self.keyframes[:-1], key=lambda k: _apart(k.position_yx, position_yx))
             self.keyframes.remove(far)
         return keyframe
-
-    def _lost(self, reason: str, confidence: float = 0.0, pair: PairShift | None = None) -> Located:
-        size = np.array(self.engine.shape, float) * self.engine.bin / 2
-        return Located(
-            False, reason, self._last_yx.copy(), size, np.diag(size**2), min(confidence, 0.5), pair, self._active
-        )
 
 
 def _on_one_axis(pair: PairShift) -> float:
