@@ -92,7 +92,7 @@ class LiveRegistrar:
         self._corrector.set_flat(flat)
         self._chain = KeyframeChain(ShiftEngine(self._corrector.binned_shape, bin, workers))
         self._robust = robust
-        self._offsets: dict[int, Float] = {}
+        self._offsets: dict[int, tuple[Float, Float]] = {}
 
     def update(self, frame: ArrayLike) -> ShiftResult:
         """Register one frame, shape (ny, nx), counts; never raises for what a camera may deliver."""
@@ -110,29 +110,32 @@ class LiveRegistrar:
         handed_over = self._chain.accept(located, od, weight)
         if not self._robust:
             return _result(located)
-        located, offset = self._mean(located, od, weight)
+        located, offset, offset_covariance = self._mean(located, od, weight)
         if handed_over is not None:
-            self._offsets[handed_over.identifier] = offset
+            self._offsets[handed_over.identifier] = (offset, offset_covariance)
             kept = {keyframe.identifier for keyframe in self._chain.keyframes}
             self._offsets = {name: value for name, value in self._offsets.items() if name in kept}
         return _result(located)
 
-    def _mean(self, located: Located, od: Float2D, weight: Float2D) -> tuple[Located, Float]:
-        """Return the result under the definition by mean displacement, and its difference to the other one, binned px."""
+    def _mean(self, located: Located, od: Float2D, weight: Float2D) -> tuple[Located, Float, Float]:
+        """Return the result as the mean displacement, and its difference to the other definition with the covariance of that, binned px."""
         pair, keyframe, scale = located.pair, located.keyframe, self._chain.engine.bin
         assert pair is not None
         assert keyframe is not None
-        offset = self._offsets.get(keyframe.identifier, np.zeros(2))
+        offset, offset_covariance = self._offsets.get(keyframe.identifier, (np.zeros(2), np.zeros((2, 2))))
         mean = tile_mean(keyframe.od, od, weight, pair.shift_yx, pair.static_power, self._chain.engine.workers)
-        covariance = located.covariance
-        if mean is not None:
+        if mean is None:
+            covariance = located.covariance + offset_covariance * scale**2
+        else:
+            # The pair's own shift cancels: what is left is the chain of mean displacements.
             offset = offset + mean.shift_yx - pair.shift_yx
-            covariance = covariance + mean.covariance * scale**2
+            offset_covariance = offset_covariance + mean.covariance
+            covariance = offset_covariance * scale**2
         sigma = np.sqrt(np.diag(covariance))
         moved = dataclasses.replace(
             located, position_yx=located.position_yx + offset * scale, sigma_yx=sigma, covariance=covariance
         )
-        return moved, offset
+        return moved, offset, offset_covariance
 
 
 def _result(located: Located) -> ShiftResult:

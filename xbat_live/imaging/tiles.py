@@ -24,6 +24,9 @@ FARTHEST_PX = 6.0
 """Binned px by which a tile may differ from the whole before it is left out."""
 TUKEY = 4.7
 ROBUST_ROUNDS = 8
+OVERLAP = 1.4
+"""Variance of a mean over tiles that overlap by half, over that if each knew something of its own: squares of Hann windows that are half a
+length apart agree by 3/35, along both axes."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +77,21 @@ def tile_mean(  # noqa: PLR0917
     starts = [np.linspace(0, n - size, max(2, round(2 * n / size) - 1)).astype(int) for n in common]
     rows, columns = (item.ravel() for item in np.meshgrid(*starts, indexing="ij"))
     top, left = max(-whole[0], 0), max(-whole[1], 0)
-    taper = np.outer(np.hanning(size + 2)[1:-1], np.hanning(size + 2)[1:-1]).astype(np.float32)
-    taper /= np.sqrt((taper**2).mean())
+    rest = rigid_yx - whole
     still = _tiles(reference_od, rows + top, columns + left, size)
     moved = _tiles(od, rows + top + whole[0], columns + left + whole[1], size)
     light = _tiles(weight, rows + top, columns + left, size)
     lit = light.mean((1, 2)) > 0.3
-    window = taper * light
-    scale = np.sqrt(np.maximum((window**2).mean((1, 2), keepdims=True), 1e-6)) * size
     spectra = []
-    for stack in (still, moved):
+    # The window of the moved tiles goes with the material: one that stays pulls all tiles towards whole pixels alike.
+    for stack, offset_yx in ((still, np.zeros(2)), (moved, rest)):
+        window = np.outer(_hann(size, offset_yx[0]), _hann(size, offset_yx[1])) * light
+        scale = np.sqrt(np.maximum((window**2).mean((1, 2), keepdims=True), 1e-6)) * size
         centred = (
             stack - (stack * window).sum((1, 2), keepdims=True) / np.maximum(window.sum((1, 2)), 1e-6)[:, None, None]
         )
         spectra.append(fft.rfft2(centred * window / scale, workers=workers, overwrite_x=True))
     fy, fx = fft.fftfreq(size).astype(np.float32), fft.rfftfreq(size).astype(np.float32)
-    rest = rigid_yx - whole
     found, covariance = _register(spectra[0], spectra[1], fy, fx, rest, whole, static_power)
     good = lit & np.isfinite(found).all(1) & (np.abs(found - rest).max(1) < FARTHEST_PX)
     if int(good.sum()) < LEAST_TILES:
@@ -100,6 +102,13 @@ def tile_mean(  # noqa: PLR0917
         return None
     at, at_covariance, gradient = fit
     return TileMean(at + whole, at_covariance, gradient, int(good.sum()))
+
+
+def _hann(size: int, offset: float) -> NDArray[np.float32]:
+    """Return a Hann window displaced by `offset` samples."""
+    place = np.clip((np.arange(1, size + 1) - offset) / (size + 1), 0, 1)
+    window: NDArray[np.float32] = (0.5 - 0.5 * np.cos(2 * np.pi * place)).astype(np.float32)
+    return window
 
 
 def _tiles(image: Float2D, rows: NDArray[np.int_], columns: NDArray[np.int_], size: int) -> NDArray[np.float32]:
@@ -188,5 +197,4 @@ def _affine(found: Float, variance: Float, centre: Float) -> tuple[Float, Float,
         if int((share > 0).sum()) < LEAST_TILES:
             return None
     gradient = coefficients[1:].T / size
-    # Tiles overlap by half along both axes: about four share what one would know.
-    return coefficients[0], np.eye(2) * inverse[0, 0] * 4, gradient
+    return coefficients[0], np.eye(2) * inverse[0, 0] * OVERLAP, gradient

@@ -68,3 +68,26 @@ def test_a_path_over_keyframes_keeps_its_definition() -> None:
         assert np.abs(np.subtract(result.shift_yx_px, sample.mean(shift, 0.001 * i))).max() < 0.45
     assert result.keyframe_id > 0
     assert len(registrar._offsets) <= len(registrar._chain.keyframes)
+
+
+@pytest.mark.parametrize(
+    ("drift_px", "least"),
+    [
+        (0.0, 0.6),  # one keyframe: the stated uncertainty is that of one pair
+        (150.0, 0.4),  # a chain: the noise of a keyframe cancels in part, which is not counted on
+    ],
+)
+def test_a_rigid_sample_moves_as_a_whole_and_the_mean_knows_how_well(drift_px: float, least: float) -> None:
+    errors, scaled = [], []
+    for seed in range(3):
+        microscope = Microscope(SHAPE, seed=seed, photons=10000, counts_per_photon=3.0, margin_px=160)
+        registrar = LiveRegistrar(SHAPE, microscope.flat, microscope.dark, 0.03324, robust=True)
+        shifts = np.random.default_rng(seed).normal(0, 6, (16, 2))
+        shifts[:, 0] += np.linspace(0, drift_px, 16)
+        results = [registrar.update(microscope.expose((float(y), float(x)))) for y, x in shifts]
+        assert (results[-1].keyframe_id >= 3) == (drift_px > 0)
+        errors.append(np.array([r.shift_yx_px for r in results[1:]]) - (shifts[1:] - shifts[0]))
+        scaled.append(errors[-1] / [r.sigma_yx_px for r in results[1:]])
+    # Windows that do not go with the material pull all tiles towards whole pixels alike, by up to 0.15 px.
+    assert np.sqrt(np.mean(np.square(errors))) < 0.03
+    assert least < np.sqrt(np.mean(np.square(scaled))) < 1.4
