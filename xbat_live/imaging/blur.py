@@ -27,6 +27,8 @@ FLOOR_ERROR = 0.02
 """Relative uncertainty of the noise floor (white noise measured in the corner of the spectrum)."""
 SIGNAL_SPREAD = 0.6
 """Spread of the logarithm of signal power over directions at one frequency, expected of particles."""
+STRONG = 10.0
+"""Signal over noise from which the spread of a sample's own is measured."""
 FIRST_LIMIT = 1.1
 """The limit for a first frame over that for later ones: microscopes have an anisotropy of their own (3.5 px in the SSRL frames)."""
 FIRST_RETAKE_ODDS = -2.5
@@ -94,6 +96,7 @@ def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:  # noqa: PLR09
     )
     # Signal of a bin is known beforehand from all directions at its frequency: at low dose single bins are mostly noise.
     expected = np.repeat(np.maximum(window.radial_mean(pair.reference.signal()) / scale, 0.005), N_ANGULAR)[used]
+    spread = _spread_over_directions(pair)
     signal = expected.copy()
     # gain, s_xx, s_xy, s_yy, floor of the frame, floor of the reference, likeness
     start = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.93])
@@ -127,9 +130,9 @@ def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:  # noqa: PLR09
         flat = weighted.reshape(len(p), -1)
         score = flat @ residual.ravel() - precision * (p - start)
         fisher = flat @ jacobian[:-1].reshape(len(p), -1).T + np.diag(precision)
-        own = (weighted_signal * by_signal).sum(0) + 1 / SIGNAL_SPREAD**2
+        own = (weighted_signal * by_signal).sum(0) + 1 / spread**2
         mixed = (weighted * by_signal).sum(1)
-        own_score = (weighted_signal * residual).sum(0) - np.log(signal / expected) / SIGNAL_SPREAD**2
+        own_score = (weighted_signal * residual).sum(0) - np.log(signal / expected) / spread**2
         reduced = fisher - (mixed / own) @ mixed.T
         step = np.linalg.solve(reduced, score - mixed @ (own_score / own))
         signal_step = (own_score - step @ mixed) / own
@@ -143,6 +146,19 @@ def fit_pair(pair: PairShift, iterations: int = 12) -> KernelFit:  # noqa: PLR09
             break
     covariance: Float = np.linalg.inv(reduced).astype(np.float64)[1:4, 1:4]
     return KernelFit(p[1:4].copy(), covariance)
+
+
+def _spread_over_directions(pair: PairShift) -> float:
+    """Return the spread of the logarithm of signal power over directions: `SIGNAL_SPREAD`, or more where strong signal shows it.
+
+    Flakes in one direction have next to none across it: expected there, it would be missed in the frame and taken for blur.
+    """
+    mean = pair.window.radial_mean(pair.cross)
+    strong = mean > STRONG * max(pair.reference.noise, pair.frame.noise)
+    if not strong.any():
+        return SIGNAL_SPREAD
+    share = np.log(np.maximum(pair.cross[strong] / mean[strong, None], 0.05))
+    return max(SIGNAL_SPREAD, float(np.sqrt(np.mean(share**2))))
 
 
 def fit_alone(frame: PolarPower, window: CropWindow, correlation: float) -> KernelFit:

@@ -12,6 +12,7 @@ from xbat_live.imaging.correction import Corrector
 
 if TYPE_CHECKING:
     from xbat_live.imaging.correction import Corrected
+    from xbat_live.imaging.spectrum import CropWindow, PolarPower
 
 SATURATED_FRACTION = 1e-3
 SHUTTER_CLOSED_TRANSMISSION = 0.01
@@ -19,6 +20,10 @@ UNDEREXPOSED_TRANSMISSION = 0.03
 DEAD_ROW_RATIO = 0.1
 DEAD_ROWS = 2
 STUCK_STRIDE = 16
+LEAST_STRUCTURE = 5.0
+"""Standard deviations of the power above the noise."""
+FLOOR_ERROR = 0.03
+"""Relative, of the noise floor."""
 
 
 @dataclass(frozen=True)
@@ -159,3 +164,25 @@ def check_frame(
     array = np.asarray(frame)
     raw = check_raw(array, corrector.shape, saturation=saturation, previous_rows=previous)
     return raw if not raw.ok else check_light(array, corrector.correct(array), corrector)
+
+
+def check_structure(polar: PolarPower, window: CropWindow, mode_correlation: float) -> FrameCheck:
+    """Check that there is more than noise in a spectrum: ``blank`` otherwise.
+
+    Parameters
+    ----------
+    polar, window, mode_correlation
+        Power of a crop, its geometry, and neighbouring modes that share one independent value.
+    """
+    modes = window.modes[:10]
+    total = float(modes.sum())
+    excess = float(((polar.power[:10] / max(polar.noise, 1e-30) - 1) * modes).sum())
+    # The floor's own error included
+    strength = excess / float(np.sqrt(total * mode_correlation + (FLOOR_ERROR * total) ** 2))
+    if strength >= LEAST_STRUCTURE:
+        return PASSED
+    return _failed(
+        "blank",
+        f"no structure: power {strength:.1f} standard deviations above the noise, {LEAST_STRUCTURE:g} needed; "
+        "sample out of the beam, empty field or beam lost",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+Float2D = NDArray[np.float32]
 Float3D = NDArray[np.float32]
 
 MOST_STEPS = 40
@@ -12,7 +13,7 @@ TOLERANCE = 1e-2
 """Relative residual at which to stop; the next warp corrects what is left."""
 
 
-def solve_smooth(normal: Float3D, right: Float3D, start: Float3D, sliding: float, strain: float) -> Float3D:
+def solve_smooth(normal: Float3D, right: Float3D, start: Float3D, sliding: Float2D, strain: Float2D) -> Float3D:
     """Solve ``(N - div c grad) u = r`` by conjugate gradients with 2 x 2 block preconditioning.
 
     Parameters
@@ -24,9 +25,9 @@ def solve_smooth(normal: Float3D, right: Float3D, start: Float3D, sliding: float
     start
         Flow to begin with, shape (2, ny, nx), px; the smoothness weights are those of its gradient.
     sliding
-        Gradient e, px/px, in ``c = 1 / (strain sqrt(|grad u|^2 + e^2))``.
+        Gradient e, px/px, in ``c = 1 / (strain sqrt(|grad u|^2 + e^2))``, shape (ny, nx).
     strain
-        Typical gradient the smoothness allows, px/px.
+        Typical gradient the smoothness allows, px/px, shape (ny, nx).
 
     Returns
     -------
@@ -34,8 +35,8 @@ def solve_smooth(normal: Float3D, right: Float3D, start: Float3D, sliding: float
         Flow u, shape (2, ny, nx), float32, px. The borders are free (no flux of smoothness).
     """
     down, along = _differences(start)
-    tie_y = (1 / (strain * np.sqrt((down**2).sum(0) + sliding**2))).astype(np.float32)
-    tie_x = (1 / (strain * np.sqrt((along**2).sum(0) + sliding**2))).astype(np.float32)
+    tie_y = (1 / (strain[1:] * np.sqrt((down**2).sum(0) + sliding[1:] ** 2))).astype(np.float32)
+    tie_x = (1 / (strain[:, 1:] * np.sqrt((along**2).sum(0) + sliding[:, 1:] ** 2))).astype(np.float32)
     diagonal = np.zeros_like(normal[0])
     diagonal[:-1] += tie_y
     diagonal[1:] += tie_y

@@ -19,7 +19,7 @@ from xbat_live.imaging.sensor_fixed import (
     second_shift,
     within,
 )
-from xbat_live.imaging.spectrum import CropWindow, Float, Float2D, PolarPower
+from xbat_live.imaging.spectrum import Float, Float2D
 
 LEAST_SIGNIFICANCE = 6.5
 """Standard deviations; mismatched frames reach about 4.5 within the search range."""
@@ -294,11 +294,3 @@ def _ambiguous(found: list[Candidate], far_apart_px: int) -> bool:
         elif apart >= far_apart_px and other.score > AMBIGUITY * best.score:
             return True
     return False
-
-
-def structure_significance(polar: PolarPower, window: CropWindow, correlation: float) -> float:
-    """Return by how many standard deviations the power of a frame exceeds its noise floor (the floor's own error included)."""
-    modes = window.modes[:10]
-    total = float(modes.sum())
-    excess = float(((polar.power[:10] / max(polar.noise, 1e-30) - 1) * modes).sum())
-    return excess / float(np.sqrt(total * correlation + (0.03 * total) ** 2))

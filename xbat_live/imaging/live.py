@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from xbat_live.imaging.blur import (
     FIRST_LIMIT,
@@ -20,12 +21,15 @@ from xbat_live.imaging.blur import (
     judge,
 )
 from xbat_live.imaging.calibration import BlurCalibration
-from xbat_live.imaging.checks import check_raw
-from xbat_live.imaging.correction import Corrector, Float2D
-from xbat_live.imaging.keyframes import KeyframeChain, Located
+from xbat_live.imaging.checks import FrameCheck, check_light, check_raw, check_structure
+from xbat_live.imaging.correction import Corrected, Corrector, Float2D
+from xbat_live.imaging.first_frames import FirstFrames, as_structure
+from xbat_live.imaging.keyframes import LEAST_SIGNIFICANCE, KeyframeChain, Located
 from xbat_live.imaging.registration import Keyframe, ShiftEngine
 from xbat_live.imaging.spectrum import Float
 from xbat_live.imaging.tiles import tile_mean
+
+ONLY_FIELD = (None, "")
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,13 @@ class LiveRegistrar:
         array = np.asarray(frame)
         check = check_raw(array, self._corrector.shape)
         if not check.ok:
-            size_y, size_x = self._corrector.shape
-            return ShiftResult(self._chain.last_yx, (size_y / 2, size_x / 2), 0.0, -1, False, check.reason)
-        od, weight = self._corrector.correct(array).od, self._corrector.weight
+            return self._refused(check)
+        corrected, weight = self._corrector.correct(array), self._corrector.weight
+        od = corrected.od
         if self._chain.empty:
-            return _result(self._chain.start(od, weight))
+            # All others are measured against it: a bad one later is found out by that alone.
+            check = check_first(array, corrected, self._corrector, self._chain.engine)
+            return _result(self._chain.start(od, weight)) if check.ok else self._refused(check)
         located = self._chain.locate(od, weight)
         if not located.ok:
             return _result(located)
@@ -116,6 +122,10 @@ class LiveRegistrar:
             kept = {keyframe.identifier for keyframe in self._chain.keyframes}
             self._offsets = {name: value for name, value in self._offsets.items() if name in kept}
         return _result(located)
+
+    def _refused(self, check: FrameCheck) -> ShiftResult:
+        size_y, size_x = self._corrector.shape
+        return ShiftResult(self._chain.last_yx, (size_y / 2, size_x / 2), 0.0, -1, False, check.reason)
 
     def _mean(self, located: Located, od: Float2D, weight: Float2D) -> tuple[Located, Float, Float]:
         """Return the result as the mean displacement, and its difference to the other definition with the covariance of that, binned px."""
@@ -138,6 +148,15 @@ class LiveRegistrar:
         return moved, offset, offset_covariance
 
 
+def check_first(array: NDArray[Any], corrected: Corrected, corrector: Corrector, engine: ShiftEngine) -> FrameCheck:
+    """Check light and structure of a frame, shape (ny, nx) in counts, that others will be measured against."""
+    check = check_light(array, corrected, corrector)
+    if not check.ok:
+        return check
+    whole = engine.whole_spectrum(corrected.od, corrector.weight)
+    return check_structure(whole.polar, engine.whole, whole.mode_correlation)
+
+
 def _result(located: Located) -> ShiftResult:
     (y, x), (sigma_y, sigma_x) = located.position_yx, located.sigma_yx
     identifier = located.keyframe.identifier if located.keyframe else -1
@@ -149,6 +168,10 @@ def _result(located: Located) -> ShiftResult:
         located.ok,
         located.reason,
     )
+
+
+def _not_judged(why: str) -> BlurResult:
+    return dataclasses.replace(NOT_JUDGED, reason=f"blur not judged: {why}")
 
 
 class BlurScreen:
@@ -180,6 +203,7 @@ class BlurScreen:
         self._chain = KeyframeChain(self._engine)
         self._reference: Keyframe | None = None
         self._reference_yx_px = (0.0, 0.0)
+        self._suspects = FirstFrames(self._engine, 1)
 
     def update(self, frame: ArrayLike, shift_yx_px: tuple[float, float] | None = None) -> BlurResult:
         """Judge one frame, shape (ny, nx), counts.
@@ -189,24 +213,33 @@ class BlurScreen:
         frame
             Counts.
         shift_yx_px
-            Its content shift against the first sharp frame if known (unbinned px); None: it is searched for.
+            Its content shift against the first sharp frame if known (unbinned px); None or not finite: it is searched for.
+
+        Returns
+        -------
+        BlurResult
+            Never raises for what a camera may deliver; a frame that cannot be judged is not called blurred, and `reason` says why.
         """
-        od, weight = self._corrector.correct(np.asarray(frame)).od, self._corrector.weight
+        array = np.asarray(frame)
+        check = check_raw(array, self._corrector.shape)
+        if not check.ok:
+            return _not_judged(check.reason)
+        corrected, weight = self._corrector.correct(array), self._corrector.weight
+        od = corrected.od
         if self._reference is None:
-            alone = self._engine.whole_spectrum(od, weight)
-            fit = fit_alone(alone.polar, self._engine.whole, alone.mode_correlation)
-            blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
-            if not blur.is_blurred:
-                self._refer_to(od, shift_yx_px)
-            return blur
-        if shift_yx_px is None:
+            check = check_first(array, corrected, self._corrector, self._engine)
+            return self._first(od, weight, shift_yx_px) if check.ok else _not_judged(check.reason)
+        check = check_light(array, corrected, self._corrector)
+        if not check.ok:
+            return _not_judged(check.reason)
+        if shift_yx_px is None or not np.isfinite(shift_yx_px).all():
             located = self._chain.locate(od, weight)
             pair = located.pair if located.ok else None
         else:
             relative = np.subtract(shift_yx_px, self._reference_yx_px) / self._engine.bin
             pair = self._engine.refine(self._reference, od, relative, near=True)
-        if pair is None:
-            return dataclasses.replace(NOT_JUDGED, reason="blur not judged: nothing in common with the reference")
+        if pair is None or pair.significance < LEAST_SIGNIFICANCE:
+            return _not_judged("nothing in common with the reference")
         fit, hypotheses = fit_pair(pair), self._calibration.hypotheses
         blur, sharper = judge(
             fit, hypotheses, self.pixel_size_um, "the reference", pair.reference_frames, self._scored_by
@@ -217,6 +250,19 @@ class BlurScreen:
             self._calibration.accept(fit)
             if blur.extent_px < KEYFRAME_SHARE * hypotheses.limit_px:
                 self._reference.absorb(pair)
+        return blur
+
+    def _first(self, od: Float2D, weight: Float2D, shift_yx_px: tuple[float, float] | None) -> BlurResult:
+        """Judge a frame by itself; the first sharp one becomes the reference."""
+        alone = self._engine.whole_spectrum(od, weight)
+        fit = fit_alone(alone.polar, self._engine.whole, alone.mode_correlation)
+        blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
+        if blur.is_blurred:
+            if not self._suspects.as_anisotropic(ONLY_FIELD, od, weight):
+                self._suspects.remember(ONLY_FIELD, od, weight)
+                return blur
+            blur = as_structure(blur)
+        self._refer_to(od, shift_yx_px)
         return blur
 
     def _refer_to(self, od: Float2D, shift_yx_px: tuple[float, float] | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,10 +22,10 @@ from xbat_live.imaging.blur import (
     judge,
 )
 from xbat_live.imaging.calibration import BlurCalibration
-from xbat_live.imaging.checks import check_light, check_raw
+from xbat_live.imaging.checks import check_light, check_raw, check_structure
 from xbat_live.imaging.correction import Corrected, Corrector
-from xbat_live.imaging.first_frames import Field, FirstFrames
-from xbat_live.imaging.keyframes import KeyframeChain, Located, structure_significance
+from xbat_live.imaging.first_frames import Field, FirstFrames, as_structure
+from xbat_live.imaging.keyframes import KeyframeChain, Located
 from xbat_live.imaging.registration import ShiftEngine
 from xbat_live.imaging.verdict import FrameVerdict
 
@@ -39,7 +38,6 @@ MOST_CONDITIONS = 16
 
 DUPLICATE_STRIDE = 16
 """Every sixteenth row is kept to recognise a duplicate; a caller may reuse its buffer."""
-LEAST_STRUCTURE = 5.0
 """Standard deviations of power above the noise floor below which a frame counts as blank."""
 
 
@@ -229,9 +227,9 @@ class FramePipeline:
     def _first(self, chain: KeyframeChain, key: Field, corrected: Corrected, started: float) -> FrameVerdict:
         engine, weight = self._engine, self._corrector.weight
         whole = engine.whole_spectrum(corrected.od, weight)
-        strength = structure_significance(whole.polar, engine.whole, whole.mode_correlation)
-        if strength < LEAST_STRUCTURE:
-            return self._rejected(key, "blank", _blank(strength), corrected.transmission, started)
+        check = check_structure(whole.polar, engine.whole, whole.mode_correlation)
+        if not check.ok:
+            return self._rejected(key, check.kind, check.reason, corrected.transmission, started)
         fit = fit_alone(whole.polar, engine.whole, whole.mode_correlation)
         blur, _ = judge(fit, self._first_hypotheses, self.pixel_size_um, "a sharp image (own anisotropy)")
         reason = ""
@@ -239,9 +237,8 @@ class FramePipeline:
             if not self._suspects.as_anisotropic(key, corrected.od, weight):
                 self._suspects.remember(key, corrected.od, weight)
                 return self._rejected(key, "blurred", blur.reason, corrected.transmission, started, blur)
-            # Vibration is drawn anew with every exposure; structure stays.
-            reason = f"structure with a direction of its own ({blur.extent_px:.1f} px), the same in two exposures"
-            blur = replace(blur, is_blurred=False, kind="sharp", reason=reason)
+            blur = as_structure(blur)
+            reason = blur.reason
         self._suspects.forget_field(key)
         located = chain.start(corrected.od, weight)
         return self._verdict("accepted", reason or located.reason, located, blur, corrected, started)
@@ -252,11 +249,11 @@ class FramePipeline:
         pair = located.pair
         if pair is None:
             central = self._engine.central_spectrum(corrected.od, weight)
-            strength = structure_significance(central.polar, self._engine.central, central.mode_correlation)
+            check = check_structure(central.polar, self._engine.central, central.mode_correlation)
         else:
-            strength = structure_significance(pair.frame, pair.window, pair.mode_correlation)
-        if strength < LEAST_STRUCTURE:
-            return self._rejected(key, "blank", _blank(strength), corrected.transmission, started)
+            check = check_structure(pair.frame, pair.window, pair.mode_correlation)
+        if not check.ok:
+            return self._rejected(key, check.kind, check.reason, corrected.transmission, started)
         if pair is None or not located.ok:
             return self._verdict("lost", located.reason, located, NOT_JUDGED, corrected, started)
         assert located.keyframe is not None
@@ -350,10 +347,3 @@ class FramePipeline:
         if not self._corrector.has_dark:
             notes.append(f"no dark yet: {self._dark_offset:g} counts/px assumed")
         return f" ({'; '.join(notes)})" if notes else ""
-
-
-def _blank(strength: float) -> str:
-    return (
-        f"no structure: power {strength:.1f} standard deviations above the noise, {LEAST_STRUCTURE:g} needed; "
-        "sample out of the beam, empty field or beam lost"
-    )
