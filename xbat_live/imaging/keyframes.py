@@ -16,10 +16,12 @@ from xbat_live.imaging.sensor_fixed import (
     NO_SHIFT_PX,
     NOT_BELIEVED,
     agreement,
+    explained,
     second_shift,
     within,
 )
 from xbat_live.imaging.spectrum import Float, Float2D
+from xbat_live.imaging.tiles import tile_mean
 
 LEAST_SIGNIFICANCE = 6.5
 """Standard deviations; mismatched frames reach about 4.5 within the search range."""
@@ -187,12 +189,20 @@ class KeyframeChain:
             at = self.engine.refine(keyframe, od, second, near=True)
             if at is not None and at.significance > LEAST_SIGNIFICANCE and _apart(at.shift_yx, second) < NO_SHIFT_PX:
                 return at
+        elif self._deformed(keyframe, od, pair, agrees):
+            return pair
         elif agrees > NOT_BELIEVED:
             return replace(pair, covariance=pair.covariance + within(agrees))
         raise _LostError(
             f"only {100 * agrees:.0f} % of the structure is where the keyframe has it, which is no shift at all: dust or a flat that "
             "no longer fits stay with the camera; take the flat again"
         )
+
+    def _deformed(self, keyframe: Keyframe, od: Float2D, pair: PairShift, agrees: float) -> bool:
+        """Whether deformation explains that structure does not agree at no shift: tiles of the sample, each by itself, then moved apart."""
+        engine = self.engine
+        tiles = tile_mean(keyframe.od, od, keyframe.weight, pair.shift_yx, pair.static_power, engine.workers)
+        return tiles is not None and agrees > IN_DOUBT * explained(pair, tiles.tiles)
 
     def accept(self, located: Located, od: Float2D, weight: Float2D, *, as_keyframe: bool = True) -> Keyframe | None:
         """Take in a sharp frame that was located; return it as keyframe if it became one."""

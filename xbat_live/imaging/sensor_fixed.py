@@ -10,7 +10,7 @@ import numpy as np
 from scipy import fft
 
 from xbat_live.imaging.level import PairShift
-from xbat_live.imaging.spectrum import Float
+from xbat_live.imaging.spectrum import N_ANGULAR, Float
 
 NO_SHIFT_PX = 1.5
 """Binned px within which a shift may be that of the sensor."""
@@ -33,11 +33,37 @@ def agreement(pair: PairShift) -> float:
     The mean coherence ``C / sqrt(P1 P2)`` over the polar bins where signal is well above the noise, over what two copies of one signal S
     with noise of their own have, ``sqrt(S1 S2 / (P1 P2))``. 1, too, where no bin is so far above the noise.
     """
+    expected = _compared(pair)
+    total = float(expected.sum())
+    return float((pair.cross * _share(pair))[expected > 0].sum()) / total if total > 0 else 1.0
+
+
+def _share(pair: PairShift) -> Float:
+    share: Float = pair.window.modes / np.sqrt(np.maximum(pair.frame.power * pair.reference.power, 1e-30))
+    return share
+
+
+def _compared(pair: PairShift) -> Float:
+    """Return what every polar bin would add to the agreement of one signal, 0 where noise is not far below it."""
     signal = [np.maximum(polar.signal(), 0) for polar in (pair.frame, pair.reference)]
     used = (signal[0] > ABOVE_NOISE * pair.frame.noise) & (signal[1] > ABOVE_NOISE * pair.reference.noise)
-    share = pair.window.modes / np.sqrt(np.maximum(pair.frame.power * pair.reference.power, 1e-30))
-    expected = float((np.sqrt(signal[0] * signal[1]) * share)[used].sum())
-    return float((pair.cross * share)[used].sum()) / expected if expected > 0 else 1.0
+    compared: Float = np.sqrt(signal[0] * signal[1]) * _share(pair) * used
+    return compared
+
+
+def explained(pair: PairShift, tiles_yx: Float) -> float:
+    """Return the agreement that a sample would have whose tiles moved by `tiles_yx`, shape (n, 2), binned px: below 1 where it deformed.
+
+    The mean of ``exp(2 pi i f . (u - shift))`` over the tiles' displacements u, weighted as in `agreement`.
+    """
+    edges = pair.window.radial_edges
+    angle = np.arange(N_ANGULAR) * np.pi / N_ANGULAR
+    frequency = np.sqrt(edges[1:] * edges[:-1])[:, None, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
+    apart = tiles_yx - pair.shift_yx
+    coherence = np.cos(2 * np.pi * frequency @ apart.T).mean(-1)
+    weight = _compared(pair)
+    total = float(weight.sum())
+    return float((weight * coherence).sum()) / total if total > 0 else 1.0
 
 
 def within(agrees: float) -> Float:

@@ -42,13 +42,13 @@ class TileMean:
     gradient
         Derivatives of the displacement, ``[[dy/dy, dy/dx], [dx/dy, dx/dx]]``: the breathing.
     tiles
-        Tiles that were used.
+        Shifts of the tiles that were used, shape (n, 2), binned px.
     """
 
     shift_yx: Float
     covariance: Float
     gradient: Float
-    tiles: int
+    tiles: Float
 
 
 def tile_mean(  # noqa: PLR0917
@@ -101,7 +101,7 @@ def tile_mean(  # noqa: PLR0917
     if fit is None:
         return None
     at, at_covariance, gradient = fit
-    return TileMean(at + whole, at_covariance, gradient, int(good.sum()))
+    return TileMean(at + whole, at_covariance, gradient, found[good] + whole)
 
 
 def _hann(size: int, offset: float) -> NDArray[np.float32]:

@@ -91,3 +91,19 @@ def test_a_rigid_sample_moves_as_a_whole_and_the_mean_knows_how_well(drift_px: f
     # Windows that do not go with the material pull all tiles towards whole pixels alike, by up to 0.15 px.
     assert np.sqrt(np.mean(np.square(errors))) < 0.03
     assert least < np.sqrt(np.mean(np.square(scaled))) < 1.4
+
+
+@pytest.mark.parametrize("strain", [0.012, 0.02, -0.02])
+def test_a_sample_that_swells_at_rest_is_not_taken_for_dust(strain: float) -> None:
+    # What stays with the camera looks alike from the whole: no shift, and only part of the structure agrees. Tiles tell them apart.
+    microscope = Microscope(SHAPE, seed=7, photons=2000, margin_px=100)
+    registrar = LiveRegistrar(SHAPE, microscope.flat, microscope.dark, 0.03324)
+    registrar.update(microscope.expose())
+    middle = (np.array(microscope.scene.shape) - 1) / 2
+    matrix = np.eye(2) / (1 + strain)
+    microscope.scene = ndimage.affine_transform(
+        microscope.scene, matrix, middle - matrix @ middle, order=3, mode="grid-wrap"
+    )
+    result = registrar.update(microscope.expose())
+    assert result.ok, result.reason
+    assert np.abs(result.shift_yx_px).max() < 0.5
