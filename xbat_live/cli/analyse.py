@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xbat_live.cli.analyse_xas import xas
-from xbat_live.cli.analysing import KEY_VARIABLE, archive_client, may_draw, progress, say
+from xbat_live.cli.analysing import (
+    ArchiveFolder,
+    ArchiveUri,
+    AsJson,
+    DrawFigures,
+    FrameFolders,
+    Overwrite,
+    RunUid,
+    archive_client,
+    may_draw,
+    progress,
+    say,
+)
 from xbat_live.cli.errors import exit_on_error
 from xbat_live.config import ConfigError
 
@@ -32,19 +44,10 @@ def _group() -> None:
     "xbat analyse motion last --archive my-cell/archive --no-figures --json"
 )
 def motion(  # noqa: PLR0917 - options of a command
-    run: Annotated[str, typer.Argument(help='Uid of the run, its first characters (at least 5), or "last".')],
-    archive: Annotated[
-        Path, typer.Option(help="Archive folder; its server is started for the analysis. With --uri: where the key is.")
-    ] = Path("archive"),
-    uri: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Address of a running archive; its key is read from the archive folder, or from {KEY_VARIABLE}."
-        ),
-    ] = None,
-    frames: Annotated[
-        list[Path] | None, typer.Option(help="Folder with the frames, if not beside the archive; may be repeated.")
-    ] = None,
+    run: RunUid,
+    archive: ArchiveFolder = Path("archive"),
+    uri: ArchiveUri = None,
+    frames: FrameFolders = None,
     pairs: Annotated[
         str | None,
         typer.Option(
@@ -62,12 +65,9 @@ def motion(  # noqa: PLR0917 - options of a command
         typer.Option("--register", help="Register all frames anew instead of taking the shifts recorded in the run."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for figures and numbers; default: motion-UID.")] = None,
-    figures: Annotated[
-        bool | None,
-        typer.Option("--figures/--no-figures", help="Draw figures (PNG, PDF); default: if matplotlib is there."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files in the output folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON on standard output.")] = False,
+    figures: DrawFigures = None,
+    force: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tell drift from jitter and show how the electrode deformed: arrays into the archive, figures and numbers into a folder.
 

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xbat_live.cli.analysing import KEY_VARIABLE, archive_client, may_draw, progress, say
+from xbat_live.cli.analysing import (
+    ArchiveFolder,
+    ArchiveUri,
+    AsJson,
+    DrawFigures,
+    FrameFolders,
+    Overwrite,
+    RunUid,
+    archive_client,
+    may_draw,
+    progress,
+    say,
+)
 from xbat_live.cli.errors import exit_on_error
 
 if TYPE_CHECKING:
@@ -20,19 +32,10 @@ SUMMARY = "xas.json"
 
 
 def xas(  # noqa: PLR0917 - options of a command
-    run: Annotated[str, typer.Argument(help='Uid of the run, its first characters (at least 5), or "last".')],
-    archive: Annotated[
-        Path, typer.Option(help="Archive folder; its server is started for the analysis. With --uri: where the key is.")
-    ] = Path("archive"),
-    uri: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Address of a running archive; its key is read from the archive folder, or from {KEY_VARIABLE}."
-        ),
-    ] = None,
-    frames: Annotated[
-        list[Path] | None, typer.Option(help="Folder with the frames, if not beside the archive; may be repeated.")
-    ] = None,
+    run: RunUid,
+    archive: ArchiveFolder = Path("archive"),
+    uri: ArchiveUri = None,
+    frames: FrameFolders = None,
     config: Annotated[
         Path | None, typer.Option(help="Experiment file in place of the one that the run holds.", dir_okay=False)
     ] = None,
@@ -41,12 +44,9 @@ def xas(  # noqa: PLR0917 - options of a command
         typer.Option("--set", help='Another value for the analysis, e.g. --set xas.components=2 or --set "xas.bin=8".'),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for figures and numbers; default: xas-UID.")] = None,
-    figures: Annotated[
-        bool | None,
-        typer.Option("--figures/--no-figures", help="Draw figures (PNG, PDF); default: if matplotlib is there."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files in the output folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON on standard output.")] = False,
+    figures: DrawFigures = None,
+    force: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find component spectra, maps and the dose threshold of a protocol of energy sweeps (operando_ffi_xas).
 

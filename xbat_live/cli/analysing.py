@@ -1,4 +1,4 @@
-"""What the commands of `xbat analyse` share: the archive, progress, and whether figures can be drawn."""
+"""What the commands of `xbat analyse` share: options, the archive, progress, and whether figures can be drawn."""
 
 from __future__ import annotations
 
@@ -7,13 +7,33 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from xbat_live.config import ConfigError
 
 KEY_VARIABLE = "TILED_API_KEY"
+
+RunUid = Annotated[str, typer.Argument(help='Uid of the run, its first characters (at least 5), or "last".')]
+ArchiveFolder = Annotated[
+    Path, typer.Option(help="Archive folder; its server is started for the analysis. With --uri: where the key is.")
+]
+ArchiveUri = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Address of a running archive; its key is read from the archive folder, or from {KEY_VARIABLE}."
+    ),
+]
+FrameFolders = Annotated[
+    list[Path] | None, typer.Option(help="Folder with the frames, if not beside the archive; may be repeated.")
+]
+DrawFigures = Annotated[
+    bool | None,
+    typer.Option("--figures/--no-figures", help="Draw figures (PNG, PDF); default: if matplotlib is there."),
+]
+Overwrite = Annotated[bool, typer.Option("--force", help="Overwrite files in the output folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON on standard output.")]
 
 
 def may_draw(figures: bool | None) -> bool:
