@@ -2,7 +2,7 @@
 
 from xbat_live.analysis.deformation import Compass, PairFlow, flow_between
 from xbat_live.analysis.displacement import Histogram, MotionPath, motion_path
-from xbat_live.analysis.motion import MotionAnalysis, analyse_motion, parse_pairs
+from xbat_live.analysis.motion import MotionAnalysis, analyse_motion, parse_pairs, recorded_image_to_stage
 from xbat_live.analysis.protocol_cubes import ProtocolCubes, protocol_cubes
 from xbat_live.analysis.run_frames import AnalysisError, FieldFrames, FieldKey, RunFrames
 from xbat_live.analysis.storing import store_motion, store_xas
@@ -29,6 +29,7 @@ __all__ = [
     "motion_path",
     "parse_pairs",
     "protocol_cubes",
+    "recorded_image_to_stage",
     "store_motion",
     "store_xas",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,12 @@ def parse_pairs(text: str) -> Pairs:
             raise AnalysisError(f"pairs {text!r}: {first}:{second} must be two different frames, counted from 1")
         pairs.append((first, second))
     return tuple(pairs)
+
+
+def recorded_image_to_stage(start: Mapping[str, Any]) -> Float | None:
+    """Return the 2x2 matrix from image to stage axes of a run's start document, which has it in (x, y), in (y, x); None without one."""
+    recorded = start.get("image_to_stage")
+    return None if recorded is None else np.array(recorded, float)[::-1, ::-1]
 
 
 def analyse_motion(
@@ -223,7 +229,10 @@ def _checked(pairs: Sequence[tuple[int, int]] | None, n: int, where: str) -> Pai
 def _registered(frames: FieldFrames, progress: Progress) -> tuple[Float, Float, NDArray[np.bool_]]:
     n, shape = len(frames), frames.shape_yx
     dark, flat = frames.references.dark(shape), frames.references.mean_flat(frames.key.energy_ev)
-    registrar = LiveRegistrar(shape, dark + 1000 if flat is None else flat, dark, frames.pixel_size_um, robust=True)
+    if flat is None:
+        # Even illumination as bright as the frames: their light is not judged against a flat that was never taken.
+        flat = dark + max(float(np.median(frames.frame(1) - dark)), 1.0)
+    registrar = LiveRegistrar(shape, flat, dark, frames.pixel_size_um, robust=True)
     shift, sigma, located = np.zeros((n, 2)), np.zeros((n, 2)), np.zeros(n, bool)
     for i in range(n):
         progress("registering frames", i, n)

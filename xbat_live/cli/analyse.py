@@ -74,7 +74,7 @@ def motion(  # noqa: PLR0917 - options of a command
     Takes the accepted frames of one field of view. Results stand in the archive under analyses/UID/motion-TIME, beside earlier ones.
     """
     with exit_on_error():
-        from xbat_live.analysis import RunFrames, analyse_motion, parse_pairs, store_motion
+        from xbat_live.analysis import RunFrames, analyse_motion, parse_pairs, recorded_image_to_stage, store_motion
         from xbat_live.archive import open_run
 
         chosen = None if pairs is None else parse_pairs(pairs)
@@ -86,12 +86,11 @@ def motion(  # noqa: PLR0917 - options of a command
             say(f"run {view.uid}, {selected.key}: {len(selected)} accepted frames")
             folder = out if out is not None else Path(f"motion-{view.uid[:8]}")
             _check_out(folder, chosen, len(selected), draw=drawn, force=force)
-            recorded = view.start.get("image_to_stage")  # (x, y); the analysis counts in (y, x)
             analysis = analyse_motion(
                 selected,
                 chosen,
                 register=register,
-                image_to_stage=None if recorded is None else [row[::-1] for row in recorded[::-1]],
+                image_to_stage=recorded_image_to_stage(view.start),
                 progress=progress,
             )
             stored = store_motion(client, analysis)

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbat_live.analysis import AnalysisError, RunFrames, analyse_motion, flow_between, motion_path, parse_pairs
+from xbat_live.analysis import (
+    AnalysisError,
+    RunFrames,
+    analyse_motion,
+    flow_between,
+    motion_path,
+    parse_pairs,
+    recorded_image_to_stage,
+)
 from xbat_live.analysis.deformation import overlap
 
 PIXEL_UM = 0.03324
@@ -54,12 +62,17 @@ def test_drift_and_jitter_add_up_and_every_frame_is_in_the_histograms(n, seed):
 
 
 def test_image_axes_are_turned_into_stage_axes():
-    """A camera mounted turned by 90 degrees: the image's y is the stage's x."""
-    shift_px = np.stack([np.arange(6.0), np.zeros(6)], 1) / PIXEL_UM
+    """A camera mounted turned by 90 degrees: the image's y is the stage's x, its x the stage's y backwards."""
+    shift_px = np.stack([np.arange(6.0), 2 * np.arange(6.0)], 1) / PIXEL_UM
     path = motion_path(
-        60.0 * np.arange(6), shift_px, np.zeros((6, 2)), pixel_size_um=PIXEL_UM, image_to_stage=[[0, 1], [1, 0]]
+        60.0 * np.arange(6), shift_px, np.zeros((6, 2)), pixel_size_um=PIXEL_UM, image_to_stage=[[0, -1], [1, 0]]
     )
-    np.testing.assert_allclose(path.displacement_yx_um, np.stack([np.zeros(6), np.arange(6.0)], 1), atol=1e-12)
+    np.testing.assert_allclose(path.displacement_yx_um, np.stack([-2 * np.arange(6.0), np.arange(6.0)], 1), atol=1e-12)
+
+
+def test_the_recorded_matrix_is_in_x_y_and_the_analysis_counts_in_y_x():
+    assert recorded_image_to_stage({"image_to_stage": [[1, 2], [3, 4]]}).tolist() == [[4, 3], [2, 1]]
+    assert recorded_image_to_stage({}) is None
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,15 @@ def test_a_mirrored_camera(tmp_path, scope):
     assert found.sample_yx_um == pytest.approx([10.0 - 6 * PIXEL_UM, -4.0 + 10 * PIXEL_UM], abs=PIXEL_UM)
 
 
+@pytest.mark.parametrize("turned", [[[0, -1], [1, 0]], [[0, 1], [-1, 0]]])
+def test_a_camera_turned_by_90_degrees(tmp_path, scope, turned):
+    image_to_stage = np.array(turned, float)
+    kept(tmp_path, scope, matrix=image_to_stage)
+    found = seen_again(tmp_path, scope, scope.expose((6.0, 10.0)), matrix=image_to_stage)
+    moved_um = image_to_stage @ np.array([6.0, 10.0]) * PIXEL_UM
+    assert found.sample_yx_um == pytest.approx(np.array([10.0, -4.0]) - moved_um, abs=PIXEL_UM)
+
+
 def test_it_is_recognised_although_it_has_changed(tmp_path, scope):
     """Charged meanwhile: a quarter less contrast, and less light."""
     kept(tmp_path, scope)
