@@ -1,7 +1,7 @@
 """Blur from spectra: against a sharp frame of the same material, or, for the first frame, from its own anisotropy.
 
-Source of the idea: Sun et al. 2025 (directional narrowing of the power spectrum), made quantitative as in `imaging.md`
-section 5 with the noise floor in the model. Frame F and reference R are one signal of power P seen twice::
+Source of the idea: Sun et al. 2025 (directional narrowing of the power spectrum), made quantitative with the noise floor in the model.
+Frame F and reference R are one signal of power P seen twice::
 
     <|R|^2> = P + n_R        <|F|^2> = a^2 H^2 P + n_F        <F R*> = r a H P        H = exp(-2 pi^2 f' S f)
 
@@ -43,7 +43,7 @@ MOST_ALIKE = 0.98
 
 @dataclass(frozen=True)
 class BlurResult:
-    """How blurred a frame is.
+    """How blurred a frame is: by the directional narrowing of its power spectrum (Sun et al. 2025) against that of a sharp frame.
 
     Attributes
     ----------

@@ -150,7 +150,16 @@ def check_frame(
     saturation: int = 65535,
     previous: NDArray[np.generic] | None = None,
 ) -> FrameCheck:
-    """Check one frame against its references, all of shape (ny, nx) in counts; `FramePipeline` does the same without repeated work.
+    """Check one frame against its references; `FramePipeline` does the same without repeated work.
+
+    Parameters
+    ----------
+    frame, dark, flat
+        Counts, shape (ny, nx).
+    saturation
+        Full scale of the camera, counts.
+    previous
+        The frame before, shape (ny, nx), counts: a bit-identical one is a ``duplicate``.
 
     Raises
     ------

@@ -66,6 +66,9 @@ def optical_flow(
 ) -> Flow:
     """Return the displacement of every pixel of the reference.
 
+    Combined local and global differential flow (Bruhn, Weickert and Schnoerr 2005) with robust weights (Black and Anandan 1996), coarse
+    to fine; the module tells what is minimised.
+
     Parameters
     ----------
     reference_od, moving_od

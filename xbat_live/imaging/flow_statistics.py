@@ -67,17 +67,17 @@ class FlowStatistics:
 
     @property
     def mean_amplitude_um(self) -> float | None:
-        """Mean amplitude, um."""
+        """Mean amplitude, um; None without a pixel size."""
         return None if self.pixel_size_um is None else self.mean_amplitude_px * self.pixel_size_um
 
     @property
     def rms_um(self) -> float | None:
-        """Root mean square amplitude, um."""
+        """Root mean square amplitude, um; None without a pixel size."""
         return None if self.pixel_size_um is None else self.rms_px * self.pixel_size_um
 
     @property
     def mean_yx_um(self) -> tuple[float, float] | None:
-        """Mean vector (dy, dx), um."""
+        """Mean vector (dy, dx), um; None without a pixel size."""
         if self.pixel_size_um is None:
             return None
         return self.mean_yx_px[0] * self.pixel_size_um, self.mean_yx_px[1] * self.pixel_size_um
@@ -225,9 +225,10 @@ def mean_displacement(
 ) -> MeanDisplacement:
     """Return the rigid shift of a frame whose content deforms, all areas counting alike.
 
-    Correlation weighs areas by their structure, so an electrode that breathes shifts its answer towards the strongest particles
-    (`imaging.md` 3: 0.25-0.4 px). Here tiles of equal area vote, by a fit of shift and gradient from which runaway tiles (over 6 sigma)
-    are left out; the shift is that of the frame's centre, so a uniform expansion does not move it, even where part of the frame is masked.
+    Correlation weighs areas by their structure, so an electrode that breathes shifts its answer towards the strongest particles: by 0.25
+    to 0.4 px for 1 % of strain over a field of 300 px. Here tiles of equal area vote, by a fit of shift and gradient from which runaway
+    tiles (over 6 sigma) are left out; the shift is that of the frame's centre, so a uniform expansion does not move it, even where part
+    of the frame is masked.
 
     Parameters
     ----------

@@ -36,6 +36,11 @@ class BlurKernel:
         Direction from +column towards +row, -90 < angle <= 90; 0 for ``isotropic``.
     kind
         ``directional`` or ``isotropic``.
+
+    Raises
+    ------
+    ValueError
+        Another kind, an extent out of range, or an angle that is not finite.
     """
 
     extent_px: float
@@ -55,7 +60,10 @@ class BlurKernel:
             raise ValueError(f"blur kernel: angle {self.angle_deg} deg is not finite")
 
     def image(self) -> Float:
-        """Return the kernel, odd square, sum 1: a line spread by bilinear weights, or a Gaussian."""
+        """Return the kernel, shape (n, n) with n odd, px, float64, sum 1: a line spread by bilinear weights, or a Gaussian.
+
+        n is ``2 ceil(extent / 2) + 3`` for a line; a Gaussian reaches four standard deviations.
+        """
         if self.kind == "isotropic":
             sigma = self.extent_px / np.sqrt(12)
             half = max(1, int(np.ceil(4 * sigma)))
@@ -126,7 +134,15 @@ class KernelClasses:
     labels: NDArray[np.int64]
 
     def of(self, frame: int) -> KernelClass:
-        """Return the class of a frame."""
+        """Return the class of a frame, counted from 0.
+
+        Raises
+        ------
+        IndexError
+            No such frame.
+        """
+        if not 0 <= frame < len(self.labels):
+            raise IndexError(f"frame {frame}: there are {len(self.labels)}, counted from 0")
         return self.classes[int(self.labels[frame])]
 
 
@@ -161,7 +177,7 @@ def classify_by_kernel(
     n_directions: int = 4,
     extent_edges_px: Sequence[float] = (5.0, 10.0),
 ) -> KernelClasses:
-    """Sort frames by blur kernel.
+    """Sort frames by blur kernel, in bins of direction and extent (the kernels of Sun et al. 2025: one class for each kind of vibration).
 
     Parameters
     ----------
@@ -241,7 +257,7 @@ def deconvolve(
     iterations: int = 10,
     source: str = "",
 ) -> DerivedFrame:
-    """Undo blur by a known kernel (scikit-image).
+    """Undo blur by a known kernel: scikit-image's Wiener filter (Wiener 1949) or Richardson-Lucy (Richardson 1972, Lucy 1974).
 
     Blur acts on the transmitted light: give counts above dark or transmission rather than optical density when contrast is high.
 
@@ -259,6 +275,11 @@ def deconvolve(
         Of ``richardson-lucy``; more is sharper and noisier.
     source
         Kept in the result.
+
+    Returns
+    -------
+    DerivedFrame
+        Image of the frame's shape and unit, marked as computed.
 
     Raises
     ------

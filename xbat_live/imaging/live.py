@@ -63,6 +63,10 @@ class LiveRegistrar:
     What the shift of a deforming sample is has to be defined. By default it is that of the structure-rich parts, found by one correlation
     over the common field. With `robust` it is the mean displacement over the field: see `tile_mean`.
 
+    Sources: phase correlation weighted by coherence (Hannan and Thomson 1973; Knapp and Carter 1976), its maximum to a fraction of a
+    pixel without the surface (Guizar-Sicairos, Thurman and Fienup 2008, by Newton's method here); covariance by the sandwich formula
+    (Huber 1967) from the residual phases. The task is that of Sun et al. 2025.
+
     Parameters
     ----------
     shape
@@ -72,11 +76,17 @@ class LiveRegistrar:
     pixel_size_um
         Unbinned pixel, um.
     bin
-        Pixels summed along each axis before the logarithm.
+        Pixels summed along each axis before the logarithm, at least 1.
     workers
         Threads of one FFT.
     robust
         Return the mean displacement of tiles, so that breathing of the sample does not bias the shift.
+
+    Raises
+    ------
+    ValueError
+        Flat or dark of another shape, not finite, or no brighter than the dark; frames under 32 binned px; a pixel size or `bin` out of
+        range.
     """
 
     def __init__(
@@ -90,6 +100,10 @@ class LiveRegistrar:
         workers: int = 1,
         robust: bool = False,
     ) -> None:
+        if not pixel_size_um > 0 or bin < 1:
+            raise ValueError(
+                f"pixel_size_um = {pixel_size_um} um and bin = {bin} px: must be above 0 um and at least 1 px"
+            )
         self.pixel_size_um = pixel_size_um
         self._corrector = Corrector(shape, bin)
         self._corrector.set_dark(dark)
@@ -177,6 +191,9 @@ def _not_judged(why: str) -> BlurResult:
 class BlurScreen:
     """Judges the blur of a stream of frames of one field of view against its first sharp one.
 
+    Source of the idea: Sun et al. 2025, the directional narrowing of a blurred frame's power spectrum; here fitted as the covariance of a
+    blur kernel by maximum likelihood with the noise in the model, and weighed against hypotheses with prior odds (Bayes).
+
     Parameters
     ----------
     shape
@@ -187,11 +204,18 @@ class BlurScreen:
         Unbinned pixel, um.
     limit_px
         Blur extent that is rejected until frames tell how far sharp ones scatter (see `BlurCalibration`), unbinned px.
+
+    Raises
+    ------
+    ValueError
+        Flat or dark of another shape, not finite, or no brighter than the dark; frames under 64 px; a pixel size or limit not above 0.
     """
 
     def __init__(
         self, shape: tuple[int, int], flat: ArrayLike, dark: ArrayLike, pixel_size_um: float, *, limit_px: float = 3.75
     ) -> None:
+        if not pixel_size_um > 0 or not limit_px > 0:
+            raise ValueError(f"pixel_size_um = {pixel_size_um} um and limit_px = {limit_px} px: must be above 0")
         self.pixel_size_um = pixel_size_um
         self._corrector = Corrector(shape, 2)
         self._corrector.set_dark(dark)

@@ -61,6 +61,11 @@ class DriftModel:
         Prior standard deviation of the drift rate, um/min.
     rate_walk_um_per_min
         Standard deviation by which the rate changes in one minute, um/min.
+
+    Raises
+    ------
+    ValueError
+        A parameter that is not above 0.
     """
 
     def __init__(
@@ -84,7 +89,7 @@ class DriftModel:
 
     @property
     def jitter_sigma_yx_um(self) -> tuple[float, float]:
-        """Learnt standard deviation of the jitter, um."""
+        """Learnt standard deviation of the jitter along (y, x), um."""
         y_um, x_um = np.sqrt(self._jitter_sum / self._jitter_weight)
         return float(y_um), float(x_um)
 

@@ -38,11 +38,12 @@ MOST_CONDITIONS = 16
 
 DUPLICATE_STRIDE = 16
 """Every sixteenth row is kept to recognise a duplicate; a caller may reuse its buffer."""
-"""Standard deviations of power above the noise floor below which a frame counts as blank."""
 
 
 class FramePipeline:
     """Judges frames of one camera setting as they come. For use in one thread at a time.
+
+    Frame checks, then registration and blur on one transform: for the methods and their sources see `LiveRegistrar` and `BlurScreen`.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Rigid registration of optical density: coarse search over the whole field, fine step on the same material, with its sigma.
 
-Method: `imaging.md` section 4. Coarse: softly whitened cross-power of 4x further binned images, zero-padded, candidates verified by their
+Coarse: softly whitened cross-power of 4x further binned images, zero-padded, candidates verified by their
 normalised correlation over the overlap. Rough: sub-pixel registration of these small images. Fine: both windows are cropped to the same
 material, the static noise shared through the flat is subtracted from the cross-spectrum, modes are weighted by their signal-to-noise ratio
 (Hannan-Thomson), the maximum is refined by Newton steps, and its covariance is the sandwich estimate from the residual phases.

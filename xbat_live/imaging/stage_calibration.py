@@ -61,12 +61,12 @@ class StageCalibration:
 
     @property
     def determinant(self) -> float:
-        """Of `matrix`; negative when the image is mirrored."""
+        """Of `matrix`, dimensionless; negative when the image is mirrored."""
         return float(np.linalg.det(self.matrix))
 
     @property
     def determinant_sigma(self) -> float:
-        """Standard uncertainty of `determinant`, elements taken as independent."""
+        """Standard uncertainty of `determinant`, dimensionless, elements taken as independent."""
         cofactors = self.matrix[::-1, ::-1]
         return float(np.sqrt(np.sum((cofactors * self.sigma) ** 2)))
 
@@ -77,12 +77,15 @@ class StageCalibration:
 
     @property
     def scale(self) -> float:
-        """Pixel size found over pixel size configured."""
+        """Pixel size found over pixel size configured, dimensionless: the root of the determinant's size."""
         return math.sqrt(abs(self.determinant))
 
     @property
     def rotation_deg(self) -> float:
-        """Angle of image x, after a mirrored image was mirrored in x, from stage x towards stage y; -180 to 180 deg."""
+        """Angle of image x, after a mirrored image was mirrored in x, from stage x towards stage y; -180 to 180 deg.
+
+        That of the orthogonal matrix nearest to `matrix` (Procrustes problem; Schoenemann 1966).
+        """
         rotation = _nearest_orthogonal(self.matrix) @ np.diag([float(self.handedness), 1.0])
         return math.degrees(math.atan2(rotation[1, 0], rotation[0, 0]))
 
@@ -152,7 +155,7 @@ def fit_stage_calibration(
     sigma
         Standard uncertainty of the shifts, a number or shape (n, 2) as (y, x), px.
     pixel_size_um
-        Unbinned pixel in the sample plane, um.
+        Unbinned pixel in the sample plane, um, above 0.
 
     Raises
     ------
@@ -161,8 +164,10 @@ def fit_stage_calibration(
         (rms residual above 3 sigma, repositioning and 2 % of lost motion included), a scale that differs from the pixel size by more
         than 20 %, or a shear.
     ValueError
-        Arrays of another shape, or not finite.
+        Arrays of another shape, or not finite; a pixel size that is not above 0.
     """
+    if not pixel_size_um > 0:
+        raise ValueError(f"pixel_size_um = {pixel_size_um} um: must be above 0 um")
     stage = np.asarray(stage_xy_um, float)
     shift_um = np.asarray(shift_yx_px, float)[..., ::-1] * pixel_size_um
     if stage.ndim != 2 or stage.shape[1] != 2 or shift_um.shape != stage.shape:

@@ -87,7 +87,29 @@ def register_nonrigid(
     smoothness: float = 1.0,
     workers: int = 1,
 ) -> RegisteredFrame:
-    """Return the moving frame brought onto the reference, and the flow it took; options and errors of `optical_flow`."""
+    """Return the moving frame brought onto the reference, and the flow it took (that of `optical_flow`, see there for its sources).
+
+    Parameters
+    ----------
+    reference_od, moving_od
+        Optical density, shape (ny, nx), at least 16 x 16 px; NaN marks pixels that do not count.
+    finest_bin
+        Unbinned px per px of the finest level of the flow.
+    smoothness
+        Factor on the smoothness of the flow.
+    workers
+        Threads of the transforms.
+
+    Returns
+    -------
+    RegisteredFrame
+        Image (ny, nx) and flow (2, ny, nx), px.
+
+    Raises
+    ------
+    ValueError
+        As `optical_flow`.
+    """
     flow = optical_flow(reference_od, moving_od, finest_bin=finest_bin, smoothness=smoothness, workers=workers)
     return RegisteredFrame(warp(moving_od, flow), flow)
 
