@@ -86,6 +86,8 @@ class PairFlow:
     floor_rms_px
         Root mean square of the flow from the first frame to the next one in time: what noise (and the motion of one interval) alone
         makes; None when the pair is that pair.
+    reflection
+        Particles are bright; the densities are -log of the reflectance.
     """
 
     frames: tuple[int, int]
@@ -106,6 +108,7 @@ class PairFlow:
     convergence: BoxConvergence
     compass: Compass
     floor_rms_px: float | None
+    reflection: bool = False
 
     @property
     def name(self) -> str:
@@ -165,6 +168,7 @@ def flow_between(
     n_regions: int = 10,
     smoothness: float = 1.0,
     floor_rms_px: float | None = None,
+    reflection: bool = False,
 ) -> PairFlow:
     """Return how the electrode deformed from one frame to the other.
 
@@ -189,6 +193,8 @@ def flow_between(
         Random boxes of the convergence.
     smoothness
         Factor on the smoothness of the flow, see `optical_flow`.
+    reflection
+        Particles are bright (low density), as in the reflection microscope.
 
     Raises
     ------
@@ -197,7 +203,7 @@ def flow_between(
     """
     reference, moving, whole, origin = overlap(reference_od, moving_od, shift_yx_px)
     total = optical_flow(reference, moving, search_shift=False, smoothness=smoothness)
-    mask = particle_mask(reference)
+    mask = particle_mask(-reference if reflection else reference)
     rigid = mean_displacement(total)
     rest = np.asarray(rigid.shift_yx_px, np.float32)
     flow = total - rest[:, None, None]
@@ -222,17 +228,24 @@ def flow_between(
         convergence=box_convergence(flow, n_regions=n_regions, mask=mask, pixel_size_um=pixel_size_um),
         compass=_compass(flow, mask, clusters),
         floor_rms_px=floor_rms_px,
+        reflection=reflection,
     )
 
 
 def noise_floor_px(
-    reference_od: ArrayLike, next_od: ArrayLike, shift_yx_px: ArrayLike, *, smoothness: float = 1.0
+    reference_od: ArrayLike,
+    next_od: ArrayLike,
+    shift_yx_px: ArrayLike,
+    *,
+    smoothness: float = 1.0,
+    reflection: bool = False,
 ) -> float:
     """Return the root mean square amplitude, px, of the flow on particles between neighbours in time, rigid shift taken off."""
     reference, moving, _, _ = overlap(reference_od, next_od, shift_yx_px)
     total = optical_flow(reference, moving, search_shift=False, smoothness=smoothness)
     rest = np.asarray(mean_displacement(total).shift_yx_px, np.float32)
-    return flow_statistics(total - rest[:, None, None], mask=particle_mask(reference)).rms_px
+    mask = particle_mask(-reference if reflection else reference)
+    return flow_statistics(total - rest[:, None, None], mask=mask).rms_px
 
 
 def overlap(
@@ -272,7 +285,7 @@ def overlap(
 
 
 def particle_mask(od: Image) -> NDArray[np.bool_]:
-    """Return where the smoothed optical density is above Otsu's threshold; everywhere when that would be under 5 % of the frame."""
+    """Return where the smoothed image is above Otsu's threshold (Otsu 1979); everywhere when that would be under 5 % of the frame."""
     from skimage.filters import threshold_otsu
 
     smooth = ndimage.gaussian_filter(od, MASK_SIGMA_PX)

@@ -203,6 +203,7 @@ def analyse_motion(
             "clusters": k,
             "box_regions": n_regions,
             "smoothness": smoothness,
+            "particles": "bright" if frames.reflection else "dense",
             "image_to_stage": np.eye(2).tolist() if image_to_stage is None else np.asarray(image_to_stage).tolist(),
             "mask": "Otsu on the optical density",
             "flats": frames.references.n_flats,
@@ -259,7 +260,11 @@ def _pair(
     floor_px = None
     if after != b and located[after]:
         floor_px = noise_floor_px(
-            reference, frames.optical_density(after + 1), shift_px[after] - shift_px[a], smoothness=smoothness
+            reference,
+            frames.optical_density(after + 1),
+            shift_px[after] - shift_px[a],
+            smoothness=smoothness,
+            reflection=frames.reflection,
         )
     return flow_between(
         reference,
@@ -274,4 +279,5 @@ def _pair(
         n_regions=n_regions,
         smoothness=smoothness,
         floor_rms_px=floor_px,
+        reflection=frames.reflection,
     )

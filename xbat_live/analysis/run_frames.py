@@ -77,6 +77,8 @@ class FieldFrames:
         Unbinned pixel in the sample plane, um.
     shape_yx
         Rows and columns of a frame, px.
+    reflection
+        True for the optical reflection microscope: particles are bright, their "optical density" is -log of the reflectance.
     """
 
     run_uid: str
@@ -90,6 +92,7 @@ class FieldFrames:
     verdicts: dict[str, int]
     pixel_size_um: float
     shape_yx: tuple[int, int]
+    reflection: bool
     references: References = field(repr=False)
     _rows: NDArray[np.int64] = field(repr=False)
     _frames: Any = field(repr=False)
@@ -225,6 +228,7 @@ class RunFrames:
             verdicts={str(name): int(n) for name, n in Counter(mine["verdict"]).most_common()},
             pixel_size_um=self.pixel_size_um,
             shape_yx=(self._frames.shape[1], self._frames.shape[2]),
+            reflection=self.run.start.get("plan_name") == "optical_series",
             references=References(self.run, ENERGY_KEY),
             _rows=accepted["row"].to_numpy(np.int64),
             _frames=self._frames,

@@ -212,3 +212,13 @@ def test_what_two_frames_have_in_common_is_the_same_content(dy, dx):
     assert whole == (dy, dx)
     np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(a, first[top : top + a.shape[0], left : left + a.shape[1]])
+
+
+@pytest.mark.parametrize("reflection", [False, True])
+def test_the_particles_of_the_reflection_microscope_are_the_bright_ones(reflection):
+    y, x = np.mgrid[0:128, 0:128]
+    particles = np.hypot((y % 32) - 16, (x % 32) - 16) < 9
+    density = np.where(particles, 1.0, 0.2) + 0.05 * np.random.default_rng(1).normal(size=particles.shape)
+    image = (2.0 - density if reflection else density).astype(np.float32)
+    pair = flow_between(image, image, shift_yx_px=(0.0, 0.0), pixel_size_um=0.03, reflection=reflection)
+    assert (pair.mask == particles).mean() > 0.9

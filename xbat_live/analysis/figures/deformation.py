@@ -15,6 +15,7 @@ from xbat_live.analysis.figures.style import (
     DIFFERENCE_MAP,
     DIRECTION_MAP,
     arrows,
+    density_name,
     duration,
     letter,
     nice,
@@ -39,7 +40,7 @@ def deformation_figure(pair: PairFlow) -> Any:
     reference, change, amplitude, direction, field, regions, histogram, turn, size = panels
     compass = figure.add_subplot(grid[1, 1], projection="polar")
     show_density(reference, pair.reference_od, pair.pixel_size_um)
-    letter(reference, "a", f"frame {pair.frames[0]}, optical density")
+    letter(reference, "a", f"frame {pair.frames[0]}, {density_name(reflection=pair.reflection)}")
     _difference(figure, change, pair)
     _maps(figure, amplitude, direction, pair)
     show_density(field, pair.reference_od, pair.pixel_size_um, faint=True)
@@ -66,10 +67,11 @@ def _difference(figure: Any, axes: Any, pair: PairFlow) -> None:
     smooth = np.where(known, smooth, np.nan)
     limit = float(np.nanpercentile(np.abs(smooth), 99.5)) or 1.0
     shown = show_image(axes, smooth, pair.pixel_size_um, cmap=DIFFERENCE_MAP, vmin=-limit, vmax=limit)
-    figure.colorbar(shown, ax=axes, label="change of optical density", **BAR)
+    figure.colorbar(shown, ax=axes, label=f"change of {density_name(reflection=pair.reflection)}", **BAR)
     step = max(2, min(pair.mask.shape) // 12)
     arrows(axes, pair.flow, pair.mask, pair.pixel_size_um, step, colour="black", key=False)
-    letter(axes, "b", "difference: red appeared, blue gone")
+    meaning = "red darker, blue brighter" if pair.reflection else "red appeared, blue gone"
+    letter(axes, "b", f"difference: {meaning}")
 
 
 def _maps(figure: Any, amplitude: Any, direction: Any, pair: PairFlow) -> None:

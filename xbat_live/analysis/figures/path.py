@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from xbat_live.analysis.figures.style import BLUE, GREEN, ORANGE, letter, overlay, show_density, show_image, time_axis
+from xbat_live.analysis.figures.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    density_name,
+    letter,
+    overlay,
+    show_density,
+    show_image,
+    time_axis,
+)
 from xbat_live.analysis.motion import MotionAnalysis
 
 AXES = (("vertical (y)", BLUE), ("horizontal (x)", ORANGE))
@@ -79,7 +89,8 @@ def _frames(row: Any, analysis: MotionAnalysis) -> None:
     pixel_um = analysis.pixel_size_um
     for axes, name, image, number in ((row[0], "a", analysis.first_od, first), (row[1], "b", analysis.last_od, last)):
         show_density(axes, image, pixel_um)
-        letter(axes, name, f"frame {number}, optical density")
+        reflection = analysis.parameters["particles"] == "bright"
+        letter(axes, name, f"frame {number}, {density_name(reflection=reflection)}")
     show_image(row[2], overlay(analysis.first_od, analysis.last_od), pixel_um)
     letter(row[2], "c", f"overlap: {first} orange, {last} blue, both dark")
 

@@ -182,3 +182,8 @@ def overlay(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
     # white paper, from which each image takes the complement of its colour
     orange, blue = np.array([0.90, 0.62, 0.0]), np.array([0.0, 0.45, 0.70])
     return np.clip((1 - a[..., None] * (1 - orange)) * (1 - b[..., None] * (1 - blue)), 0, 1)
+
+
+def density_name(*, reflection: bool) -> str:
+    """Return what the images show: the reflection microscope has no optical density."""
+    return "-log reflectance" if reflection else "optical density"
