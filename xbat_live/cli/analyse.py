@@ -93,8 +93,9 @@ def motion(  # noqa: PLR0917 - options of a command
                 image_to_stage=recorded_image_to_stage(view.start),
                 progress=progress,
             )
+            # Files first: an archive that died meanwhile must not take the work with it.
+            files = _write(analysis, folder, draw=drawn, force=force)
             stored = store_motion(client, analysis)
-        files = _write(analysis, folder, draw=drawn, force=force)
     summary = analysis.summary() | {"stored": stored.path, "files": [str(file) for file in files]}
     if as_json:
         typer.echo(json.dumps(summary, indent=1))

@@ -67,8 +67,9 @@ def xas(  # noqa: PLR0917 - options of a command
             folder = out if out is not None else Path(f"xas-{view.uid[:8]}")
             _check_out(folder, draw=drawn, force=force)
             analysis = analyse_xas(protocol, settings, progress=progress)
+            # Files first: an archive that died meanwhile must not take the work with it.
+            files = _write(analysis, folder, draw=drawn, force=force)
             stored = store_xas(client, analysis)
-        files = _write(analysis, folder, draw=drawn, force=force)
     summary = analysis.summary() | {"stored": stored.path, "files": [str(file) for file in files]}
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
