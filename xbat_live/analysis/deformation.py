@@ -203,7 +203,7 @@ def flow_between(
     """
     reference, moving, whole, origin = overlap(reference_od, moving_od, shift_yx_px)
     total = optical_flow(reference, moving, search_shift=False, smoothness=smoothness)
-    mask = particle_mask(-reference if reflection else reference)
+    mask = particle_mask(reference, reflection=reflection)
     rigid = mean_displacement(total)
     rest = np.asarray(rigid.shift_yx_px, np.float32)
     flow = total - rest[:, None, None]
@@ -240,11 +240,14 @@ def noise_floor_px(
     smoothness: float = 1.0,
     reflection: bool = False,
 ) -> float:
-    """Return the root mean square amplitude, px, of the flow on particles between neighbours in time, rigid shift taken off."""
+    """Return the root mean square amplitude, px, of the flow on particles between neighbours in time, rigid shift taken off.
+
+    Densities have the shape (ny, nx), the registered shift (2,) in px; for the rest and the errors see `flow_between`.
+    """
     reference, moving, _, _ = overlap(reference_od, next_od, shift_yx_px)
     total = optical_flow(reference, moving, search_shift=False, smoothness=smoothness)
     rest = np.asarray(mean_displacement(total).shift_yx_px, np.float32)
-    mask = particle_mask(-reference if reflection else reference)
+    mask = particle_mask(reference, reflection=reflection)
     return flow_statistics(total - rest[:, None, None], mask=mask).rms_px
 
 
@@ -284,11 +287,14 @@ def overlap(
     return np.ascontiguousarray(cut), np.ascontiguousarray(back), (dy, dx), (top, left)
 
 
-def particle_mask(od: Image) -> NDArray[np.bool_]:
-    """Return where the smoothed image is above Otsu's threshold (Otsu 1979); everywhere when that would be under 5 % of the frame."""
+def particle_mask(od: Image, *, reflection: bool = False) -> NDArray[np.bool_]:
+    """Return where particles are: the smoothed density, shape (ny, nx), above Otsu's threshold (Otsu 1979), below it with `reflection`.
+
+    Everywhere when that would be under 5 % of the frame.
+    """
     from skimage.filters import threshold_otsu
 
-    smooth = ndimage.gaussian_filter(od, MASK_SIGMA_PX)
+    smooth = ndimage.gaussian_filter(-od if reflection else od, MASK_SIGMA_PX)
     mask: NDArray[np.bool_] = smooth > threshold_otsu(smooth)
     return mask if mask.mean() >= LEAST_MASK else np.ones_like(mask)
 

@@ -42,6 +42,8 @@ class MotionAnalysis:
         Deformation between pairs of frames.
     first_od, last_od
         Optical density of the first and last frame used, shape (ny, nx), float32, as taken.
+    reflection
+        True for the reflection microscope, see `FieldFrames`.
     parameters
         What it was computed with, plain data.
     """
@@ -55,6 +57,7 @@ class MotionAnalysis:
     pairs: tuple[PairFlow, ...]
     first_od: NDArray[np.float32]
     last_od: NDArray[np.float32]
+    reflection: bool
     parameters: dict[str, Any]
 
     def summary(self) -> dict[str, Any]:
@@ -195,6 +198,7 @@ def analyse_motion(
         pairs=tuple(flows),
         first_od=frames.optical_density(ends[0]),
         last_od=frames.optical_density(ends[1]),
+        reflection=frames.reflection,
         parameters={
             "xbat_live": __version__,
             "shifts": "registered anew" if register else "recorded",

@@ -201,8 +201,8 @@ class KeyframeChain:
     def _deformed(self, keyframe: Keyframe, od: Float2D, pair: PairShift, agrees: float) -> bool:
         """Whether deformation explains that structure does not agree at no shift: tiles of the sample, each by itself, then moved apart."""
         engine = self.engine
-        tiles = tile_mean(keyframe.od, od, keyframe.weight, pair.shift_yx, pair.static_power, engine.workers)
-        return tiles is not None and agrees > IN_DOUBT * explained(pair, tiles.tiles)
+        mean = tile_mean(keyframe.od, od, keyframe.weight, pair.shift_yx, pair.static_power, engine.workers)
+        return mean is not None and agrees > IN_DOUBT * explained(pair, mean.tile_shifts_yx)
 
     def accept(self, located: Located, od: Float2D, weight: Float2D, *, as_keyframe: bool = True) -> Keyframe | None:
         """Take in a sharp frame that was located; return it as keyframe if it became one."""

@@ -41,14 +41,14 @@ class TileMean:
         2x2, binned px squared.
     gradient
         Derivatives of the displacement, ``[[dy/dy, dy/dx], [dx/dy, dx/dx]]``: the breathing.
-    tiles
+    tile_shifts_yx
         Shifts of the tiles that were used, shape (n, 2), binned px.
     """
 
     shift_yx: Float
     covariance: Float
     gradient: Float
-    tiles: Float
+    tile_shifts_yx: Float
 
 
 def tile_mean(  # noqa: PLR0917

@@ -89,8 +89,7 @@ def _frames(row: Any, analysis: MotionAnalysis) -> None:
     pixel_um = analysis.pixel_size_um
     for axes, name, image, number in ((row[0], "a", analysis.first_od, first), (row[1], "b", analysis.last_od, last)):
         show_density(axes, image, pixel_um)
-        reflection = analysis.parameters["particles"] == "bright"
-        letter(axes, name, f"frame {number}, {density_name(reflection=reflection)}")
+        letter(axes, name, f"frame {number}, {density_name(reflection=analysis.reflection)}")
     show_image(row[2], overlay(analysis.first_od, analysis.last_od), pixel_um)
     letter(row[2], "c", f"overlap: {first} orange, {last} blue, both dark")
 
