@@ -1,4 +1,4 @@
-"""Drift feedback against the twin's true position, with an upright and with a mirrored camera. A sign error cannot pass here."""
+"""Drift feedback against the twin's true position, with an upright, a turned and a mirrored camera. A sign error cannot pass here."""
 
 from __future__ import annotations
 
@@ -129,6 +129,12 @@ def assert_held(run: Run) -> None:
 def test_an_upright_camera_holds_the_true_position(tmp_path):
     with experiment(tmp_path, **STILL) as simulated:
         assert_held(Bench(simulated).run())
+
+
+def test_a_camera_turned_by_90_degrees_holds_the_true_position(tmp_path):
+    # The matrix is not symmetric: transposed it is that of a camera turned the other way, a sign error in both axes.
+    with experiment(tmp_path, **(STILL | {"image_orientation": "rotate_90"})) as simulated:
+        assert_held(Bench(simulated).run(**{"camera.image_to_stage": [[0.0, -1.0], [1.0, 0.0]]}))
 
 
 def test_a_mirrored_camera_is_stopped_then_calibrated_then_holds(tmp_path):
