@@ -226,7 +226,25 @@ def test_a_limit_below_one_frame_is_an_error_and_opens_nothing_on_the_sample(tmp
     assert record.opened == 1  # the flat, with the sample out
 
 
-def test_drift_is_followed_outside_the_deadband_and_with_bounded_steps(tmp_path, beamline):
+def test_after_five_rejected_in_a_row_an_alarm_and_no_more_retakes_until_one_is_accepted(tmp_path, beamline):
+    actions = []
+
+    def look(message):
+        if message.command == "read" and getattr(message.obj, "name", "") == "decision":
+            actions.append(message.obj.action.get())
+
+    with account(tmp_path) as dose:
+        verdicts = FakeAnalysis([BLURRED] * 6 + [FakeFrame(), BLURRED])
+        run = series(beamline, guarded(dose, beamline), verdicts, n_points=6, max_retakes=1, fields_um=((0.0, 0.0),))
+        record = drive(run, beamline, on_message=look)
+    told = [action for action in actions if action in ("retake", "keep_rejected", "alarm")]
+    retaken = ["retake", "keep_rejected"]
+    assert told == [*retaken, *retaken, "alarm", "keep_rejected", "retake"]
+    assert (record.value.points, record.value.frames) == (6, 9)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_drift_is_followed_outside_the_deadband_and_with_bounded_steps(tmp_path, beamline, sign):
     moved = []
 
     def look(message):
@@ -235,12 +253,16 @@ def test_drift_is_followed_outside_the_deadband_and_with_bounded_steps(tmp_path,
 
     with account(tmp_path) as dose:
         run = series(
-            beamline, guarded(dose, beamline), FakeAnalysis(drift_um=(0.05, 3.0)), n_points=3, fields_um=((0.0, 0.0),)
+            beamline,
+            guarded(dose, beamline),
+            FakeAnalysis(drift_um=(0.05, sign * 3.0)),
+            n_points=3,
+            fields_um=((0.0, 0.0),),
         )
         record = drive(run, beamline, on_message=look)
     on_sample = [y for y in moved if y]
-    assert on_sample[0] == pytest.approx(2.0)  # at most 2 um a point
-    assert on_sample[-1] == pytest.approx(3.0)  # then the rest; the stage goes with the sample, not against it
+    assert on_sample[0] == pytest.approx(sign * 2.0)  # at most 2 um a point
+    assert on_sample[-1] == pytest.approx(sign * 3.0)  # then the rest; the stage goes with the sample, not against it
     assert record.value.corrections == 2
 
 
